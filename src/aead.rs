@@ -1,0 +1,106 @@
+//! The key schedule, and sealing and opening one frame.
+//!
+//! The only file that names a crypto backend. Everything here is stateless: a [`StreamKey`] seals and opens by position
+//! through `&self`, so that workers can share it. That is why it must never leave the crate: nothing here keeps a caller
+//! from sealing one position twice.
+
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag, aead::AeadInOut};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::{
+    format::{COMMITMENT_LEN, Header, Kind, NONCE_LEN, Prelude, SALT_LEN, TAG_LEN},
+    key::Key,
+};
+
+/// A frame did not authenticate. The buffer that it was to be opened in is as it was.
+#[derive(Debug)]
+pub(crate) struct Unauthentic;
+
+/// The key of one stream, ready to seal and open its frames.
+///
+/// The expanded key sits behind a box: moving the stream that owns it leaves no copy on the stack.
+pub(crate) struct StreamKey {
+    cipher: Box<Aes256Gcm>,
+    nonce: [u8; NONCE_LEN],
+}
+
+impl StreamKey {
+    /// Starts a stream: its key, and the prelude that lets a reader derive the same.
+    pub(crate) fn start(key: &Key, header: Header, salt: [u8; SALT_LEN], context: &[u8]) -> (Self, Prelude) {
+        let secrets = Secrets::derive(key, &header, &salt, context);
+        let prelude = Prelude { header, salt, commitment: *secrets.commitment() };
+        (secrets.into_stream_key(header.nonce), prelude)
+    }
+
+    /// The key of a stream that begins with `prelude`, or `None` if `key` and `context` are not those it commits to.
+    pub(crate) fn matching(key: &Key, prelude: &Prelude, context: &[u8]) -> Option<Self> {
+        let secrets = Secrets::derive(key, &prelude.header, &prelude.salt, context);
+        let matches: bool = secrets.commitment().ct_eq(&prelude.commitment).into();
+        matches.then(|| secrets.into_stream_key(prelude.header.nonce))
+    }
+
+    /// Encrypts `body` in place and returns its tag.
+    pub(crate) fn seal(&self, kind: Kind, position: u64, body: &mut [u8]) -> [u8; TAG_LEN] {
+        let nonce = self.nonce(kind, position);
+        match self.cipher.encrypt_inout_detached(&nonce, b"", body.into()) {
+            Ok(tag) => tag.into(),
+            Err(_) => unreachable!("AES-GCM takes 64 GiB under one nonce, and a frame has at most 16 MiB"),
+        }
+    }
+
+    /// Checks the tag, and only then decrypts `body` in place.
+    pub(crate) fn open(
+        &self,
+        kind: Kind,
+        position: u64,
+        body: &mut [u8],
+        tag: [u8; TAG_LEN],
+    ) -> Result<(), Unauthentic> {
+        let nonce = self.nonce(kind, position);
+        self.cipher.decrypt_inout_detached(&nonce, b"", body.into(), &Tag::from(tag)).map_err(|_| Unauthentic)
+    }
+
+    fn nonce(&self, kind: Kind, position: u64) -> Nonce<aes_gcm::aes::cipher::consts::U12> {
+        let mut nonce = self.nonce;
+        nonce[0] ^= kind as u8;
+        for (byte, position) in nonce[4..].iter_mut().zip(position.to_le_bytes()) {
+            *byte ^= position;
+        }
+        nonce.into()
+    }
+}
+
+/// The output of the key schedule: stream key, then key commitment.
+struct Secrets(Zeroizing<[u8; Key::LEN + COMMITMENT_LEN]>);
+
+impl Secrets {
+    fn derive(key: &Key, header: &Header, salt: &[u8; SALT_LEN], context: &[u8]) -> Self {
+        let mut okm = Zeroizing::new([0; Key::LEN + COMMITMENT_LEN]);
+        let expanded = Hkdf::<Sha256>::from_prk(key.expose_bytes())
+            .map(|hkdf| hkdf.expand_multi_info(&[b"AGCM-v1\0", &header.encode(), salt, context], &mut okm[..]));
+        match expanded {
+            Ok(Ok(())) => Self(okm),
+            _ => unreachable!("HKDF-SHA-256 takes a key of 32 bytes and yields up to 8160"),
+        }
+    }
+
+    fn commitment(&self) -> &[u8; COMMITMENT_LEN] {
+        let (_, commitment) = self.split();
+        commitment
+    }
+
+    fn into_stream_key(self, nonce: [u8; NONCE_LEN]) -> StreamKey {
+        let (key, _) = self.split();
+        StreamKey { cipher: Box::new(Aes256Gcm::new(key.into())), nonce }
+    }
+
+    fn split(&self) -> (&[u8; Key::LEN], &[u8; COMMITMENT_LEN]) {
+        match (self.0.first_chunk(), self.0.last_chunk()) {
+            (Some(key), Some(commitment)) => (key, commitment),
+            _ => unreachable!("64 bytes hold 32 and 32"),
+        }
+    }
+}

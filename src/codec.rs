@@ -1,0 +1,273 @@
+//! Streams as frames, for `tokio_util::codec`: `Sink` and `Stream` of [`Frame`].
+//!
+//! A connection carries any number of streams in a row. The encoder never merges items or holds one back; the decoder stays
+//! failed after an error, because [`FramedRead`](tokio_util::codec::FramedRead) would go on behind it.
+
+use std::{fmt, io};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::{
+    decrypt::{Decryptor, Step},
+    encrypt::Encryptor,
+    format::{FRAME_OVERHEAD, TAG_LEN, UNTRUSTED_LEN, WORD_LEN},
+    key::{Key, KeyRing},
+    options::{DecryptOptions, EncryptOptions, Trailing},
+};
+
+/// An item of a framed connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Some plaintext of the current stream.
+    Data(Bytes),
+    /// The end of the current stream. What was received since the last `End` is whole only now.
+    End,
+}
+
+impl From<Bytes> for Frame {
+    fn from(data: Bytes) -> Self {
+        Self::Data(data)
+    }
+}
+
+/// Encodes [`Frame`]s into one stream after the other.
+///
+/// The first item after an [`End`](Frame::End) starts a new stream with fresh randomness. `Data` that is longer than the chunk
+/// size is split over several frames; shorter `Data` makes a shorter frame, and empty `Data` writes nothing. An `End` with no
+/// `Data` before it is a stream too, an empty one.
+///
+/// An item that fails ([`StreamTooLong`](crate::Error::StreamTooLong), or no randomness for a new stream) has added no frame, and
+/// the encoder goes on with the next.
+///
+/// ```
+/// use agcm::{Key, codec::{Frame, FrameEncoder}};
+/// use bytes::BytesMut;
+/// use tokio_util::codec::Encoder;
+///
+/// let key = Key::generate();
+/// let mut encoder = FrameEncoder::new(&key);
+/// let mut buffer = BytesMut::new();
+/// encoder.encode(Frame::Data("one frame".into()), &mut buffer)?;
+/// encoder.encode(Frame::End, &mut buffer)?;
+/// assert_eq!(agcm::decrypt(&key, &buffer)?, b"one frame");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct FrameEncoder {
+    key: Key,
+    options: EncryptOptions,
+    /// `None` between streams.
+    stream: Option<Encryptor>,
+}
+
+impl FrameEncoder {
+    /// An encoder with the default options.
+    #[must_use]
+    pub fn new(key: &Key) -> Self {
+        Self::with_options(key, &EncryptOptions::new())
+    }
+
+    /// An encoder whose streams all have these options.
+    #[must_use]
+    pub fn with_options(key: &Key, options: &EncryptOptions) -> Self {
+        Self { key: key.clone(), options: options.clone(), stream: None }
+    }
+
+    /// Takes the current stream; begins one, with its prelude, if there is none.
+    fn take_stream(&mut self, dst: &mut BytesMut) -> io::Result<Encryptor> {
+        if let Some(stream) = self.stream.take() {
+            return Ok(stream);
+        }
+        let (stream, prelude) = Encryptor::start(&self.key, &self.options)?;
+        dst.extend_from_slice(&prelude);
+        Ok(stream)
+    }
+}
+
+impl Encoder<Frame> for FrameEncoder {
+    type Error = io::Error;
+
+    fn encode(&mut self, item: Frame, dst: &mut BytesMut) -> io::Result<()> {
+        match item {
+            Frame::Data(data) if data.is_empty() => {}
+            Frame::Data(data) => {
+                let stream = self.take_stream(dst)?;
+                let stream = self.stream.insert(stream);
+                let frames = data.len().div_ceil(stream.chunk_size());
+                // All of the item or nothing.
+                stream.admit_more(data.len(), frames as u64)?;
+                dst.reserve(data.len() + frames * FRAME_OVERHEAD);
+                for chunk in data.chunks(stream.chunk_size()) {
+                    let start = dst.len();
+                    dst.extend_from_slice(&[0; WORD_LEN]);
+                    dst.extend_from_slice(chunk);
+                    dst.extend_from_slice(&[0; TAG_LEN]);
+                    stream.seal_in_place(&mut dst[start..])?;
+                }
+            }
+            Frame::End => {
+                let stream = self.take_stream(dst)?;
+                dst.extend_from_slice(&stream.finish());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FrameEncoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameEncoder").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+/// Decodes streams that follow each other into [`Frame`]s.
+///
+/// Each frame is decrypted in the buffer that it arrived in, and handed out without a copy. `Data` is authentic, but only
+/// [`End`](Frame::End) says that the stream was whole: if the connection ends or an error comes before it, what was received
+/// since the last `End` is a prefix.
+///
+/// The end of the input is a clean one only between two streams; anywhere else it is [`Truncated`](crate::Error::Truncated).
+/// After an error every call returns the same error. With [`Trailing::Reject`] there is one stream, and nothing may follow it.
+///
+/// Decoders read ahead, so a [`FramedRead`](tokio_util::codec::FramedRead) may hold bytes that belong to what follows the
+/// last stream: take them from its `into_parts`. Where that matters, [`DecryptReader`](crate::DecryptReader) never does it.
+///
+/// ```
+/// use agcm::{Key, codec::{Frame, FrameDecoder}};
+/// use futures::TryStreamExt;
+/// use tokio_util::codec::FramedRead;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let key = Key::generate();
+/// let input = [agcm::encrypt(&key, b"one"), agcm::encrypt(&key, b"two")].concat();
+///
+/// let frames = FramedRead::new(&input[..], FrameDecoder::new(&key));
+/// let frames: Vec<Frame> = frames.try_collect().await?;
+/// assert_eq!(frames, [Frame::Data("one".into()), Frame::End, Frame::Data("two".into()), Frame::End]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct FrameDecoder {
+    keys: KeyRing,
+    options: DecryptOptions,
+    stream: Decryptor,
+    /// Of the current stream something has arrived.
+    begun: bool,
+    /// A data frame of the current stream was opened, so its chunk size may be believed.
+    trusted: bool,
+}
+
+impl FrameDecoder {
+    /// A decoder with the default options.
+    #[must_use]
+    pub fn new(keys: impl Into<KeyRing>) -> Self {
+        Self::with_options(keys, &DecryptOptions::new())
+    }
+
+    /// A decoder that opens every stream with these options.
+    #[must_use]
+    pub fn with_options(keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
+        let keys = keys.into();
+        let stream = Decryptor::new(&keys, options);
+        Self { keys, options: options.clone(), stream, begun: false, trusted: false }
+    }
+}
+
+impl Decoder for FrameDecoder {
+    type Item = Frame;
+    type Error = io::Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Frame>> {
+        self.begun |= !src.is_empty();
+        loop {
+            match self.stream.open_in_place(src)? {
+                Step::Incomplete { allowed, .. } => {
+                    let bound = if self.trusted { allowed } else { allowed.min(2 * src.len() + UNTRUSTED_LEN) };
+                    src.reserve(bound.saturating_sub(src.len()));
+                    return Ok(None);
+                }
+                Step::Start { consumed } => src.advance(consumed),
+                Step::Data { consumed, plaintext } => {
+                    self.trusted = true;
+                    let mut frame = src.split_to(consumed);
+                    frame.truncate(plaintext.end);
+                    frame.advance(plaintext.start);
+                    return Ok(Some(Frame::Data(frame.freeze())));
+                }
+                // There was no stream to end: one has ended before, and nothing may follow it.
+                Step::End { consumed: 0 } => return Ok(None),
+                Step::End { consumed } => {
+                    src.advance(consumed);
+                    if self.options.trailing != Some(Trailing::Reject) {
+                        *self = Self::with_options(&self.keys, &self.options);
+                    }
+                    return Ok(Some(Frame::End));
+                }
+            }
+        }
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> io::Result<Option<Frame>> {
+        let frame = self.decode(src)?;
+        if frame.is_none() && self.begun {
+            self.stream.end_of_input(src.len())?;
+        }
+        Ok(frame)
+    }
+}
+
+/// Both directions of a connection, for [`Framed`](tokio_util::codec::Framed).
+///
+/// ```
+/// use agcm::{DecryptOptions, EncryptOptions, Key};
+/// use agcm::codec::{FrameCodec, FrameDecoder, FrameEncoder};
+///
+/// let key = Key::generate();
+/// let to_server = EncryptOptions::new().context("to server")?;
+/// let to_client = DecryptOptions::new().context("to client")?;
+/// let client = FrameCodec::new(
+///     FrameEncoder::with_options(&key, &to_server),
+///     FrameDecoder::with_options(&key, &to_client),
+/// );
+/// # let _ = client;
+/// # Ok::<(), agcm::Error>(())
+/// ```
+///
+/// Give each direction its own context or its own key, as above: under the same ones, whoever is in between could send a peer
+/// its own streams back, and they would open.
+#[derive(Debug)]
+pub struct FrameCodec {
+    encoder: FrameEncoder,
+    decoder: FrameDecoder,
+}
+
+impl FrameCodec {
+    /// A codec of the two.
+    #[must_use]
+    pub fn new(encoder: FrameEncoder, decoder: FrameDecoder) -> Self {
+        Self { encoder, decoder }
+    }
+}
+
+impl Encoder<Frame> for FrameCodec {
+    type Error = io::Error;
+
+    fn encode(&mut self, item: Frame, dst: &mut BytesMut) -> io::Result<()> {
+        self.encoder.encode(item, dst)
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = Frame;
+    type Error = io::Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Frame>> {
+        self.decoder.decode(src)
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> io::Result<Option<Frame>> {
+        self.decoder.decode_eof(src)
+    }
+}

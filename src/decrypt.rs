@@ -1,0 +1,304 @@
+//! The decrypting half of the core: frames in, plaintext out, no I/O.
+//!
+//! Every adapter that decrypts stands on [`Decryptor`]. It must never let a plaintext byte out before the tag over it was
+//! checked, never call a stream whole before its final frame was, and never forget an error.
+
+use std::{fmt, ops::Range};
+
+use crate::{
+    aead::StreamKey,
+    error::Error,
+    format::{
+        ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, TRAILER_LEN, Tally, WORD_LEN,
+        Word,
+    },
+    key::KeyRing,
+    options::DecryptOptions,
+};
+
+/// Decrypts one stream, frame by frame, without doing any I/O.
+///
+/// This is the core that the adapters of this crate share; use it where none of them fits, in synchronous code for example.
+///
+/// Give [`open`](Self::open) what has arrived of the stream, beginning where the last step ended, and do what the [`Step`]
+/// says; when the input is over, ask [`end_of_input`](Self::end_of_input) whether the stream was. Each call does at most one
+/// AEAD operation. After an error every call returns the same error.
+///
+/// What was released before an error is an authentic prefix of the plaintext, not the plaintext.
+///
+/// ```
+/// use agcm::{DecryptOptions, Decryptor, Error, Key, Step};
+///
+/// fn decrypt(key: &Key, mut stream: &[u8]) -> Result<Vec<u8>, Error> {
+///     let mut decryptor = Decryptor::new(key, &DecryptOptions::new());
+///     let mut plaintext = Vec::new();
+///     loop {
+///         match decryptor.open(stream, &mut plaintext)? {
+///             Step::Start { consumed } | Step::Data { consumed, .. } => stream = &stream[consumed..],
+///             Step::End { .. } => return Ok(plaintext),
+///             // A reader would now fetch more.
+///             Step::Incomplete { .. } => decryptor.end_of_input(stream.len())?,
+///         }
+///     }
+/// }
+///
+/// let key = Key::generate();
+/// let stream = agcm::encrypt(&key, b"synchronous");
+/// assert_eq!(decrypt(&key, &stream)?, b"synchronous");
+/// assert_eq!(decrypt(&key, &stream[..99]), Err(Error::Truncated { at: 99 }));
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Decryptor {
+    state: State,
+    /// Where the next step begins, in bytes from the start of the stream.
+    at: u64,
+}
+
+/// What [`Decryptor::open`] made of its input. Lengths are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The input is too short for a step: call again with more of the stream appended.
+    Incomplete {
+        /// How long the input must be for the next step. More than that may be needed then.
+        required: usize,
+        /// How long the input may be without holding a byte that is not the stream's. At most the start of the next frame
+        /// more than required.
+        allowed: usize,
+    },
+    /// The stream was started: key and context are right. No plaintext yet.
+    Start {
+        /// How much of the input was used up.
+        consumed: usize,
+    },
+    /// A data frame was opened.
+    Data {
+        /// How much of the input was used up.
+        consumed: usize,
+        /// Where the plaintext is: in the input, if the frame was opened in place, or else in the output.
+        plaintext: Range<usize>,
+    },
+    /// The final frame was checked: the stream is whole.
+    End {
+        /// How much of the input was used up; 0 if the stream had ended before.
+        consumed: usize,
+    },
+}
+
+enum State {
+    Start { keys: KeyRing, options: DecryptOptions },
+    Frames(Frames),
+    End,
+    Failed(Error),
+}
+
+struct Frames {
+    key: StreamKey,
+    tally: Tally,
+    chunk_size: ChunkSize,
+}
+
+impl Decryptor {
+    /// A decryptor of one stream. [`DecryptOptions::trailing`] does not matter here: the caller decides whether bytes after
+    /// [`Step::End`] are given to [`open`](Self::open), which will call them [`Error::TrailingData`].
+    #[must_use]
+    pub fn new(keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
+        Self { state: State::Start { keys: keys.into(), options: options.clone() }, at: 0 }
+    }
+
+    /// Takes the next step; the plaintext of a data frame is appended to `out`.
+    ///
+    /// `input` is what has arrived of the stream, from where the last step ended.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with the stream, in the order that [the format](crate::format#what-a-reader-checks) states.
+    /// `out` is then as it was: no byte of a frame that failed was written to it.
+    pub fn open(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, Error> {
+        let len = match self.look(input)? {
+            Look::Step(step) => return Ok(step),
+            Look::Data { len } => len,
+        };
+        let (body, tag) = input[WORD_LEN..].split_at(len);
+        let start = out.len();
+        out.extend_from_slice(body);
+        if let Err(error) = self.open_data(&mut out[start..], tag) {
+            out.truncate(start);
+            return Err(error);
+        }
+        Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: start..start + len })
+    }
+
+    /// Takes the next step, opening a data frame where it lies: its plaintext is then in `input`. Nothing is copied.
+    ///
+    /// ```
+    /// use agcm::{DecryptOptions, Decryptor, Key, Step};
+    ///
+    /// let key = Key::generate();
+    /// let mut stream = agcm::encrypt(&key, b"in place");
+    ///
+    /// let mut decryptor = Decryptor::new(&key, &DecryptOptions::new());
+    /// assert_eq!(decryptor.open_in_place(&mut stream)?, Step::Start { consumed: 80 });
+    /// assert_eq!(decryptor.open_in_place(&mut stream[80..])?, Step::Data { consumed: 28, plaintext: 4..12 });
+    /// assert_eq!(&stream[84..92], b"in place");
+    /// assert_eq!(decryptor.open_in_place(&mut stream[108..])?, Step::End { consumed: 37 });
+    /// # Ok::<(), agcm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open); the frame that failed still holds its ciphertext.
+    pub fn open_in_place(&mut self, input: &mut [u8]) -> Result<Step, Error> {
+        let len = match self.look(input)? {
+            Look::Step(step) => return Ok(step),
+            Look::Data { len } => len,
+        };
+        let (body, tag) = input[WORD_LEN..].split_at_mut(len);
+        self.open_data(body, tag)?;
+        Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: WORD_LEN..WORD_LEN + len })
+    }
+
+    /// Says that no input comes after the `left` bytes that the last step did not use up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Truncated`] unless the stream has ended, or the error that it failed with before.
+    pub fn end_of_input(&mut self, left: usize) -> Result<(), Error> {
+        match self.state {
+            State::End => Ok(()),
+            State::Failed(error) => Err(error),
+            State::Start { .. } | State::Frames(_) => Err(self.fail(Error::Truncated { at: self.at + left as u64 })),
+        }
+    }
+
+    /// Whether the final frame was checked: all that was released is the whole plaintext.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state, State::End)
+    }
+
+    /// The chunk size of the stream in bytes, once its key commitment was checked.
+    #[must_use]
+    pub fn chunk_size(&self) -> Option<usize> {
+        match &self.state {
+            State::Frames(frames) => Some(frames.chunk_size.get()),
+            State::Start { .. } | State::End | State::Failed(_) => None,
+        }
+    }
+
+    /// Does all of the next step but open a data frame, which is left to the caller: it knows where the plaintext goes.
+    fn look(&mut self, input: &[u8]) -> Result<Look, Error> {
+        self.try_look(input).map_err(|error| self.fail(error))
+    }
+
+    /// | state  | input begins with      | then                                          |
+    /// |--------|------------------------|-----------------------------------------------|
+    /// | Start  | part of a prelude      | check that part, ask for the rest             |
+    /// | Start  | a prelude              | find its key, go to Frames                    |
+    /// | Frames | part of a frame        | check its word, ask for the rest              |
+    /// | Frames | a data frame           | leave it to the caller                        |
+    /// | Frames | a final frame          | check it against what was read, go to End     |
+    /// | End    | nothing                | nothing: the stream is whole                  |
+    /// | End    | anything               | trailing data                                 |
+    /// | Failed | whatever               | the same error again                          |
+    fn try_look(&mut self, input: &[u8]) -> Result<Look, Error> {
+        match &self.state {
+            State::Start { keys, options } => {
+                let Some(prelude) = Prelude::parse(input, options.max_chunk_size)? else {
+                    return Ok(Look::Step(Step::Incomplete { required: PRELUDE_LEN, allowed: PRELUDE_LEN + WORD_LEN }));
+                };
+                let context = options.context.as_bytes();
+                let key = keys.keys().iter().find_map(|key| StreamKey::matching(key, &prelude, context));
+                let chunk_size = prelude.header.chunk_size;
+                let frames = Frames { key: key.ok_or(Error::KeyMismatch)?, tally: Tally::new(chunk_size), chunk_size };
+                self.state = State::Frames(frames);
+                self.at = PRELUDE_LEN as u64;
+                Ok(Look::Step(Step::Start { consumed: PRELUDE_LEN }))
+            }
+            State::Frames(frames) => {
+                let Some(word) = input.get(..WORD_LEN) else {
+                    return Ok(Look::Step(Step::Incomplete { required: WORD_LEN, allowed: WORD_LEN }));
+                };
+                let frame = frames.tally.frames();
+                let word = Word::parse(word, frames.chunk_size).map_err(|word| Error::InvalidFrame {
+                    frame,
+                    at: self.at,
+                    word,
+                })?;
+                if let Word::Data(len) = word {
+                    frames.tally.admit(len, 1)?;
+                }
+                if input.len() < word.frame_len() {
+                    // A data frame is never the last one, so the word behind it is the stream's as well.
+                    let allowed = word.frame_len() + if word == Word::Final { 0 } else { WORD_LEN };
+                    return Ok(Look::Step(Step::Incomplete { required: word.frame_len(), allowed }));
+                }
+                if let Word::Data(len) = word {
+                    return Ok(Look::Data { len });
+                }
+                if !frames.is_described_by(&input[WORD_LEN..FINAL_FRAME_LEN]) {
+                    return Err(Error::Corrupt { frame, at: self.at });
+                }
+                self.state = State::End;
+                self.at += FINAL_FRAME_LEN as u64;
+                Ok(Look::Step(Step::End { consumed: FINAL_FRAME_LEN }))
+            }
+            State::End if input.is_empty() => Ok(Look::Step(Step::End { consumed: 0 })),
+            State::End => Err(Error::TrailingData { at: self.at }),
+            State::Failed(error) => Err(*error),
+        }
+    }
+
+    /// Opens the data frame that `look` found, in place, and moves on behind it.
+    fn open_data(&mut self, body: &mut [u8], rest: &[u8]) -> Result<(), Error> {
+        let State::Frames(Frames { key, tally, .. }) = &mut self.state else {
+            unreachable!("look finds data frames only between start and end");
+        };
+        let mut tag = [0; TAG_LEN];
+        tag.copy_from_slice(&rest[..TAG_LEN]);
+        if key.open(Kind::Data, tally.total(), body, tag).is_err() {
+            let error = Error::Corrupt { frame: tally.frames(), at: self.at };
+            return Err(self.fail(error));
+        }
+        tally.add(body.len());
+        self.at += (FRAME_OVERHEAD + body.len()) as u64;
+        Ok(())
+    }
+
+    /// From now on every step fails with `error`. The stream key is wiped.
+    fn fail(&mut self, error: Error) -> Error {
+        self.state = State::Failed(error);
+        error
+    }
+}
+
+impl Frames {
+    /// Whether a final frame's body authenticates, and says of the stream what was found.
+    fn is_described_by(&self, body: &[u8]) -> bool {
+        let mut trailer = [0; TRAILER_LEN];
+        let mut tag = [0; TAG_LEN];
+        trailer.copy_from_slice(&body[..TRAILER_LEN]);
+        tag.copy_from_slice(&body[TRAILER_LEN..]);
+        self.key.open(Kind::Final, 0, &mut trailer, tag).is_ok() && trailer == self.tally.trailer()
+    }
+}
+
+/// What the next step is.
+enum Look {
+    Step(Step),
+    /// A whole data frame, of this many plaintext bytes, that is still to be opened.
+    Data {
+        len: usize,
+    },
+}
+
+impl fmt::Debug for Decryptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Start { .. } => "start",
+            State::Frames(_) => "frames",
+            State::End => "end",
+            State::Failed(_) => "failed",
+        };
+        f.debug_struct("Decryptor").field("state", &state).field("at", &self.at).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+//! What a stream or a caller can do wrong, as plain data.
+//!
+//! [`Error`] is small and `Copy`, so adapters can remember it and return it again. It never holds an I/O error (those
+//! pass through unchanged), and it never holds a byte of key or plaintext.
+
+use std::{error, fmt, io};
+
+use crate::format::{MAX_CHUNK_SIZE, MAX_CONTEXT_LEN, MAX_FRAMES, MAX_PLAINTEXT_LEN};
+
+/// What a stream or a caller did wrong.
+///
+/// In the variants, `frame` is the number of a data frame, counted from 0 (the final frame has the number that the next
+/// data frame would have had), and `at` is an offset in the encrypted stream, in bytes from the first byte of its header.
+///
+/// # In and out of `io::Error`
+///
+/// Adapters speak [`std::io::Error`]. An `Error` becomes one of kind [`InvalidData`](io::ErrorKind::InvalidData) if the
+/// stream is at fault ([`Truncated`](Self::Truncated) too: `UnexpectedEof` would look like a clean end to the loops over
+/// `read_u32` that exist) or of kind [`InvalidInput`](io::ErrorKind::InvalidInput) if the caller is.
+/// [`Error::from_io`] gets it back:
+///
+/// ```
+/// use agcm::{DecryptReader, Error, Key};
+/// use tokio::io::AsyncReadExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let stream = agcm::encrypt(&Key::generate(), b"snapshot");
+/// let mut reader = DecryptReader::new(&stream[..], &Key::generate());
+/// let error = reader.read_to_end(&mut Vec::new()).await.unwrap_err();
+///
+/// assert_eq!(Error::from_io(&error), Some(Error::KeyMismatch));
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input does not begin with `AGCM`.
+    BadMagic,
+    /// The header states a version of the format that this crate does not know.
+    UnsupportedVersion(u32),
+    /// A chunk size outside 1 byte ..= 10 MiB, in a header or in a caller's options.
+    InvalidChunkSize(u64),
+    /// A valid chunk size that is more than the reader accepts, or a chunk that is longer than its stream's chunk size.
+    ChunkTooLarge {
+        /// The chunk's size, in bytes.
+        chunk: u64,
+        /// The most that is accepted, in bytes.
+        max: u64,
+    },
+    /// A stream of the Go library Harpocrates: the same magic and version, another format.
+    LegacyStream,
+    /// A frame word that cannot stand where it stands.
+    InvalidFrame {
+        /// The number of the frame.
+        frame: u64,
+        /// Where the frame begins.
+        at: u64,
+        /// The four bytes that were found, as a little-endian integer: kind in the top 8 bits, length in the rest.
+        word: u32,
+    },
+    /// None of the keys opens the stream: a wrong key, a wrong context, or a changed header or salt.
+    KeyMismatch,
+    /// A frame that does not authenticate, or a final frame that does not describe what came before it.
+    Corrupt {
+        /// The number of the frame.
+        frame: u64,
+        /// Where the frame begins.
+        at: u64,
+    },
+    /// The input ended before the end of the final frame.
+    Truncated {
+        /// Where the input ended.
+        at: u64,
+    },
+    /// There are bytes after the final frame, where the input is meant to be one whole stream.
+    TrailingData {
+        /// Where the final frame ended.
+        at: u64,
+    },
+    /// The stream passes 4 PiB (2^52 bytes) of plaintext or 2^40 data frames.
+    StreamTooLong,
+    /// A write to a stream that was finished already.
+    Finished,
+    /// A key that is not exactly 32 bytes, or not exactly 64 hex digits.
+    InvalidKey,
+    /// A context of more than 65 535 bytes; the number is its length.
+    ContextTooLong(usize),
+}
+
+impl Error {
+    /// The `Error` inside an [`io::Error`], if there is one.
+    ///
+    /// Looks through the whole chain of sources, so an error that was wrapped on its way up is found too.
+    ///
+    /// ```
+    /// use std::io;
+    /// use agcm::Error;
+    ///
+    /// let error = io::Error::from(Error::Truncated { at: 65_620 });
+    /// assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    /// assert_eq!(Error::from_io(&error), Some(Error::Truncated { at: 65_620 }));
+    /// assert_eq!(Error::from_io(&io::Error::other("disk on fire")), None);
+    /// ```
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Option<Self> {
+        fn inside(error: &io::Error) -> Option<&(dyn error::Error + 'static)> {
+            error.get_ref().map(|inner| inner as _)
+        }
+
+        let mut next = inside(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(*found);
+            }
+            // `io::Error::source` skips the error that it wraps, which may be the one we look for.
+            next = match error.downcast_ref::<io::Error>() {
+                Some(io) => inside(io),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
+    fn kind(self) -> io::ErrorKind {
+        match self {
+            Self::Finished | Self::InvalidKey | Self::ContextTooLong(_) => io::ErrorKind::InvalidInput,
+            Self::BadMagic
+            | Self::UnsupportedVersion(_)
+            | Self::InvalidChunkSize(_)
+            | Self::ChunkTooLarge { .. }
+            | Self::LegacyStream
+            | Self::InvalidFrame { .. }
+            | Self::KeyMismatch
+            | Self::Corrupt { .. }
+            | Self::Truncated { .. }
+            | Self::TrailingData { .. }
+            | Self::StreamTooLong => io::ErrorKind::InvalidData,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::BadMagic => f.write_str(
+                "not an AGCM stream: it does not begin with \"AGCM\"; check that this is the encrypted file and that \
+                 nothing (compression, base64) is wrapped around it",
+            ),
+            Self::UnsupportedVersion(version) => write!(
+                f,
+                "format version {version} is not supported (only 1 is); a newer release of agcm wrote this stream, or \
+                 its header is damaged"
+            ),
+            Self::InvalidChunkSize(size) => write!(
+                f,
+                "chunk size {size} is outside 1 ..= {MAX_CHUNK_SIZE} bytes; in a stream this means a damaged header"
+            ),
+            Self::ChunkTooLarge { chunk, max } => write!(
+                f,
+                "a chunk of {chunk} bytes is over the limit of {max}; if the stream is trusted, raise the reader's \
+                 max_chunk_size"
+            ),
+            Self::LegacyStream => f.write_str(
+                "written by the Go library Harpocrates, whose format is another one and is not safe; it cannot be \
+                 opened as an AGCM v1 stream",
+            ),
+            Self::InvalidFrame { frame, at, word } => write!(
+                f,
+                "no frame can begin with {word:#010x} (frame {frame}, at byte {at}); the stream was damaged or \
+                 changed there: compare it with another copy"
+            ),
+            Self::KeyMismatch => f.write_str(
+                "no key given opens this stream; check that key and context are those it was encrypted with (a \
+                 changed header looks the same)",
+            ),
+            Self::Corrupt { frame, at } => write!(
+                f,
+                "frame {frame}, at byte {at}, is damaged or was changed; the key is right and all before it is \
+                 intact: compare this place with another copy"
+            ),
+            Self::Truncated { at } => {
+                write!(
+                    f,
+                    "the stream stops at byte {at}, before its end; the transfer was cut or the writer was never \
+                     finished: look for a longer copy"
+                )?;
+                if at == crate::format::HEADER_LEN as u64 {
+                    f.write_str(" (a bare header is also what the Go library Harpocrates wrote for an empty input)")?;
+                }
+                Ok(())
+            }
+            Self::TrailingData { at } => write!(
+                f,
+                "the stream is whole, but more bytes follow its end at byte {at}; check whether files were joined, or \
+                 read with Trailing::Leave"
+            ),
+            Self::StreamTooLong => write!(
+                f,
+                "a stream holds at most {MAX_PLAINTEXT_LEN} bytes and {MAX_FRAMES} data frames; split the data over \
+                 several streams, or use larger chunks"
+            ),
+            Self::Finished => f.write_str("the stream was finished already; nothing more can be written to it"),
+            Self::InvalidKey => f.write_str(
+                "a key is exactly 32 bytes, or 64 hex digits as text; check for a line break, a prefix or a \
+                 passphrase in its place",
+            ),
+            Self::ContextTooLong(len) => {
+                write!(f, "a context of {len} bytes is over the limit of {MAX_CONTEXT_LEN}; use a hash of it")
+            }
+        }
+    }
+}
+
+impl error::Error for Error {}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
+    }
+}

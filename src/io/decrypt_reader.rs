@@ -1,0 +1,171 @@
+//! Stream read from the inner reader, plaintext read out.
+//!
+//! It must never read a byte past the end of the stream, never report an end of file before the final frame was checked, and
+//! never hold a complete frame back while it waits for more.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, ReadBuf},
+    task::coop,
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    offload::Offload,
+    open_buffer::{Next, OpenBuffer},
+};
+use crate::{
+    key::KeyRing,
+    options::{DecryptOptions, Trailing},
+};
+
+pin_project! {
+    /// Reads a stream from `R` and gives out its plaintext.
+    ///
+    /// **Only the end of file says that the stream was whole.** Every byte that is read was authenticated, but what was read
+    /// before an error is a prefix of the plaintext, not the plaintext: do not act on it as if it were complete. End of file
+    /// is reported only after the final frame was checked.
+    ///
+    /// ```
+    /// use agcm::{DecryptReader, Key};
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let key = Key::generate();
+    /// let stream = agcm::encrypt(&key, b"row 1\nrow 2\n");
+    ///
+    /// let mut reader = DecryptReader::new(&stream[..], &key);
+    /// let mut plaintext = String::new();
+    /// reader.read_to_string(&mut plaintext).await?;
+    /// assert_eq!(plaintext, "row 1\nrow 2\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The reader never reads past the end of the stream: afterwards the inner reader stands at the next byte, and
+    /// [`into_inner`](Self::into_inner) can go on with it. Where the stream should be all there is, choose
+    /// [`Trailing::Reject`]; then a byte after it is an error, found by one more read.
+    ///
+    /// A frame is given out as soon as it is complete, without waiting for the next one. Through [`AsyncBufRead`]
+    /// ([`tokio::io::copy_buf`] for example) it is given out without being copied.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the stream is an [`Error`](crate::Error) inside an [`io::Error`], to be had by
+    /// [`Error::from_io`](crate::Error::from_io). It is sticky: every later read returns it again, and never an end of file.
+    /// An error of the inner reader is passed on as it is, and reading may be resumed after it.
+    ///
+    /// # Cancel safety
+    ///
+    /// `read`, `fill_buf` and whatever else is cancel safe for readers in general are cancel safe: if one was dropped,
+    /// nothing is lost.
+    ///
+    /// # Memory
+    ///
+    /// One chunk and less than 4 KiB, and until a frame has authenticated, no more than twice what has arrived and 4 KiB,
+    /// whatever the header says; wiped at the end, on error and on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk.
+    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place, one
+    /// [cooperative](tokio::task::coop) step each.
+    #[derive(Debug)]
+    pub struct DecryptReader<R> {
+        #[pin]
+        inner: R,
+        buffer: Offload<OpenBuffer>,
+    }
+}
+
+impl<R> DecryptReader<R> {
+    /// A reader with the default options: no context, chunks of any legal size, and bytes after the stream are left.
+    #[must_use]
+    pub fn new(inner: R, keys: impl Into<KeyRing>) -> Self {
+        Self::with_options(inner, keys, &DecryptOptions::new())
+    }
+
+    /// A reader with options.
+    ///
+    /// ```
+    /// use agcm::{DecryptOptions, DecryptReader, Key, Trailing};
+    ///
+    /// let key = Key::generate();
+    /// let options = DecryptOptions::new().context("nightly")?.trailing(Trailing::Reject);
+    /// let reader = DecryptReader::with_options(&b"AGCM"[..], &key, &options);
+    /// # let _ = reader;
+    /// # Ok::<(), agcm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_options(inner: R, keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
+        Self { inner, buffer: Offload::new(OpenBuffer::new(keys.into(), options, Trailing::Leave)) }
+    }
+
+    /// The inner reader.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
+    /// The inner reader. What is read from it directly is missing from the stream.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// The inner reader, pinned. What is read from it directly is missing from the stream.
+    pub fn get_pin_mut(self: Pin<&mut Self>) -> Pin<&mut R> {
+        self.project().inner
+    }
+
+    /// Gives the inner reader back: at the byte after the stream, if that was read to its end. Otherwise what was read ahead,
+    /// at most a frame, is discarded and wiped.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+}
+
+impl<R: AsyncRead> AsyncRead for DecryptReader<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if out.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let plaintext = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let n = plaintext.len().min(out.remaining());
+        out.put_slice(&plaintext[..n]);
+        self.consume(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<R: AsyncRead> AsyncBufRead for DecryptReader<R> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let mut this = self.project();
+        loop {
+            let buffer = ready!(this.buffer.poll(cx))?;
+            match buffer.next()? {
+                Next::Take | Next::End => break,
+                Next::Open(len) => {
+                    let coop = ready!(coop::poll_proceed(cx));
+                    this.buffer.run(len, OpenBuffer::open);
+                    coop.made_progress();
+                }
+                Next::Read => {
+                    if ready!(poll_read_buf(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0 {
+                        buffer.end_of_input();
+                    }
+                }
+            }
+        }
+        let buffer = ready!(this.buffer.poll(cx))?;
+        Poll::Ready(Ok(buffer.plaintext()))
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        // What `poll_fill_buf` has shown lies in a buffer that is here.
+        if let Some(buffer) = self.project().buffer.get_mut() {
+            buffer.consume(n);
+        }
+    }
+}

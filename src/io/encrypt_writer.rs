@@ -1,0 +1,309 @@
+//! Plaintext written in, stream written out.
+//!
+//! Dropping a writer must never finish its stream, an error must never lose or re-seal a byte, and `Pending` must mean that
+//! nothing was taken.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{io::AsyncWrite, task::coop};
+
+use super::{offload::Offload, seal_buffer::SealBuffer};
+use crate::{error::Error, key::Key, options::EncryptOptions};
+
+pin_project! {
+    /// Encrypts what is written to it and writes the stream to `W`.
+    ///
+    /// **A flush does not end the current chunk.** It writes out every complete chunk, but what is in a partly filled one
+    /// stays, because [`tokio::io::copy`] flushes whenever its reader has to wait, and every cut would cost a frame. When the
+    /// peer has to see what was written so far, call [`flush_chunk`](Self::flush_chunk), or set
+    /// [`EncryptOptions::cut_on_flush`].
+    ///
+    /// **End the stream with [`shutdown`](tokio::io::AsyncWriteExt::shutdown) or [`finish`](Self::finish).** Neither
+    /// dropping the writer nor [`tokio::io::copy`] does. A stream that was not finished reads as
+    /// [`Truncated`](Error::Truncated), so an early `?` can never pass for success.
+    ///
+    /// ```
+    /// use agcm::{EncryptWriter, Key};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let key = Key::generate();
+    /// let mut writer = EncryptWriter::new(Vec::new(), &key);
+    /// writer.write_all(b"row 1\n").await?;
+    /// writer.write_all(b"row 2\n").await?;
+    /// writer.shutdown().await?;
+    ///
+    /// let stream = writer.into_inner();
+    /// assert_eq!(agcm::decrypt(&key, &stream)?, b"row 1\nrow 2\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// An error of the inner writer is passed on and loses nothing: calling again goes on where it stopped, and nothing is
+    /// sealed twice. If the inner writer takes nothing (`Ok(0)`), that is
+    /// [`WriteZero`](io::ErrorKind::WriteZero). Writing after the end is [`Error::Finished`], past the limits of a stream
+    /// [`Error::StreamTooLong`]; nothing was taken then. The first write or flush fails if the operating system gives no
+    /// random bytes, and may be tried again.
+    ///
+    /// # Cancel safety
+    ///
+    /// `write` is cancel safe: if it was dropped, nothing was taken. `write_all` is not, as with every writer: how much was
+    /// taken is not known. `flush`, `shutdown`, [`flush_chunk`](Self::flush_chunk) and [`finish`](Self::finish) may be
+    /// dropped and called again.
+    ///
+    /// # Memory
+    ///
+    /// One chunk and less than 4 KiB, from the first byte on until the stream is finished; wiped then, and on drop. Chunks
+    /// of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place, one
+    /// [cooperative](tokio::task::coop) step each.
+    #[derive(Debug)]
+    pub struct EncryptWriter<W> {
+        #[pin]
+        inner: W,
+        buffer: Offload<SealBuffer>,
+        cut_on_flush: bool,
+        // The inner writer was shut down.
+        closed: bool,
+    }
+}
+
+impl<W> EncryptWriter<W> {
+    /// A writer with the default options. Nothing is written before the first write or flush.
+    #[must_use]
+    pub fn new(inner: W, key: &Key) -> Self {
+        Self::with_options(inner, key, &EncryptOptions::new())
+    }
+
+    /// A writer with options: another chunk size, a context, flushes that cut.
+    ///
+    /// ```
+    /// use agcm::{EncryptOptions, EncryptWriter, Key};
+    ///
+    /// let options = EncryptOptions::new().chunk_size(1024 * 1024)?.context("nightly")?;
+    /// let writer = EncryptWriter::with_options(Vec::new(), &Key::generate(), &options);
+    /// # let _ = writer;
+    /// # Ok::<(), agcm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_options(inner: W, key: &Key, options: &EncryptOptions) -> Self {
+        Self {
+            inner,
+            buffer: Offload::new(SealBuffer::new(key, options)),
+            cut_on_flush: options.cut_on_flush,
+            closed: false,
+        }
+    }
+
+    /// The inner writer.
+    pub fn get_ref(&self) -> &W {
+        &self.inner
+    }
+
+    /// The inner writer. What is written to it directly lands in the middle of the stream.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
+    /// The inner writer, pinned. What is written to it directly lands in the middle of the stream.
+    pub fn get_pin_mut(self: Pin<&mut Self>) -> Pin<&mut W> {
+        self.project().inner
+    }
+
+    /// Gives the inner writer back. What the stream still lacks is discarded and wiped: [`finish`](Self::finish) it first.
+    pub fn into_inner(self) -> W {
+        self.inner
+    }
+}
+
+impl<W: AsyncWrite> EncryptWriter<W> {
+    /// Ends the current chunk early and flushes everything, so that the peer can read all that was written so far.
+    ///
+    /// Costs 20 bytes in the stream, which becomes *irregular* by it unless nothing but the end follows. If there is nothing
+    /// to cut, it is a flush.
+    ///
+    /// Cancel safe: if it was dropped, calling it again goes on.
+    ///
+    /// ```
+    /// use agcm::{DecryptReader, EncryptWriter, Key};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let key = Key::generate();
+    /// let (near, far) = tokio::io::duplex(1024);
+    /// let mut writer = EncryptWriter::new(near, &key);
+    /// let mut reader = DecryptReader::new(far, &key);
+    ///
+    /// writer.write_all(b"ping").await?;
+    /// writer.flush_chunk().await?;
+    ///
+    /// let mut ping = [0; 4];
+    /// reader.read_exact(&mut ping).await?; // without waiting for the rest of a chunk
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The inner writer's.
+    pub async fn flush_chunk(&mut self) -> io::Result<()>
+    where
+        W: Unpin,
+    {
+        poll_fn(|cx| Pin::new(&mut *self).poll_flush_chunk(cx)).await
+    }
+
+    /// Ends the stream and flushes it, but leaves the inner writer open for whatever comes next.
+    ///
+    /// Cancel safe: the rest and the final frame are sealed once; if this was dropped or has failed, calling it again goes on
+    /// where it stopped.
+    ///
+    /// ```
+    /// use agcm::{EncryptWriter, Key};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let (key, socket) = (Key::generate(), Vec::new());
+    /// let mut writer = EncryptWriter::new(socket, &key);
+    /// writer.write_all(b"the encrypted part").await?;
+    /// writer.finish().await?;
+    ///
+    /// let mut socket = writer.into_inner();
+    /// socket.write_all(b"and now in the clear").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The inner writer's.
+    pub async fn finish(&mut self) -> io::Result<()>
+    where
+        W: Unpin,
+    {
+        poll_fn(|cx| Pin::new(&mut *self).poll_finish(cx)).await
+    }
+
+    /// [`flush_chunk`](Self::flush_chunk), to be polled.
+    ///
+    /// # Errors
+    ///
+    /// The inner writer's.
+    pub fn poll_flush_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush_and(cx, true)
+    }
+
+    /// [`finish`](Self::finish), to be polled.
+    ///
+    /// # Errors
+    ///
+    /// The inner writer's.
+    pub fn poll_finish(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_seal_end(cx))?;
+        self.project().inner.poll_flush(cx)
+    }
+
+    fn poll_flush_and(mut self: Pin<&mut Self>, cx: &mut Context<'_>, cut: bool) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        let this = self.as_mut().project();
+        let buffer = ready!(this.buffer.poll(cx))?;
+        buffer.start()?;
+        if cut && buffer.filled() > 0 {
+            let coop = ready!(coop::poll_proceed(cx));
+            let len = buffer.filled();
+            this.buffer.run(len, SealBuffer::seal);
+            coop.made_progress();
+        }
+        ready!(self.as_mut().poll_drain(cx))?;
+        self.project().inner.poll_flush(cx)
+    }
+
+    /// Seals what is left and the final frame, once, and drains.
+    fn poll_seal_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.as_mut().project();
+        let buffer = ready!(this.buffer.poll(cx))?;
+        if !buffer.is_finished() {
+            buffer.start()?;
+            let coop = ready!(coop::poll_proceed(cx));
+            let len = buffer.filled();
+            this.buffer.run(len, SealBuffer::finish);
+            coop.made_progress();
+        }
+        self.poll_drain(cx)
+    }
+
+    /// Writes out what is pending.
+    fn poll_drain(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        let buffer = ready!(this.buffer.poll(cx))?;
+        while !buffer.pending().is_empty() {
+            let n = ready!(this.inner.as_mut().poll_write(cx, buffer.pending()))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            buffer.advance(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, plaintext: &[u8]) -> Poll<io::Result<usize>> {
+        let buffer = ready!(self.as_mut().project().buffer.poll(cx))?;
+        if buffer.is_finished() {
+            return Poll::Ready(Err(Error::Finished.into()));
+        }
+        if plaintext.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        buffer.start()?;
+        if buffer.is_frame_pending() {
+            ready!(self.as_mut().poll_drain(cx))?;
+        }
+
+        let this = self.project();
+        let buffer = ready!(this.buffer.poll(cx))?;
+        if plaintext.len() < buffer.room() {
+            return Poll::Ready(Ok(buffer.fill(plaintext)?));
+        }
+        // The chunk gets full and will be sealed, so this is the last place where the task can be made to wait.
+        let coop = ready!(coop::poll_proceed(cx));
+        let n = buffer.fill(plaintext)?;
+        let len = buffer.filled();
+        this.buffer.run(len, SealBuffer::seal);
+        coop.made_progress();
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let cut = self.cut_on_flush;
+        self.poll_flush_and(cx, cut)
+    }
+
+    /// Finishes the stream and shuts the inner writer down.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_seal_end(cx))?;
+        let this = self.project();
+        ready!(this.inner.poll_shutdown(cx))?;
+        *this.closed = true;
+        Poll::Ready(Ok(()))
+    }
+}

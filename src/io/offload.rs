@@ -1,0 +1,95 @@
+//! Keeps long work off the async threads.
+//!
+//! Sealing a chunk of 1 MiB takes a good part of a millisecond, and one of 10 MiB several: too long for a `poll`. So the
+//! buffer that holds such a chunk moves into a task on the blocking pool and comes back when the work is done. If its adapter
+//! is dropped meanwhile, the buffer is dropped, and so wiped, at the end of that task.
+
+use std::{
+    fmt, io,
+    sync::LazyLock,
+    task::{Context, Poll, ready},
+    thread,
+};
+
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::sync::ReusableBoxFuture;
+
+/// From this many bytes on, one AEAD operation is work for the blocking pool.
+pub(crate) const OFFLOAD_LEN: usize = 1024 * 1024;
+
+/// How many such tasks run at a time in the whole process. More would not be faster, and the blocking pool has room for
+/// hundreds of threads that would only compete for the same cores.
+static RUNNING: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, usize::from)));
+
+/// A value that is either here or away with work that is done to it.
+pub(crate) struct Offload<T> {
+    /// `None` while it is away, and for good if it was lost.
+    value: Option<T>,
+    away: bool,
+    /// Kept between tasks, to use its allocation again.
+    task: Option<ReusableBoxFuture<'static, Option<T>>>,
+}
+
+impl<T: Send + 'static> Offload<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Some(value), away: false, task: None }
+    }
+
+    /// Waits until the value is here.
+    ///
+    /// Fails, now and ever after, if the runtime was shut down under a task that held it.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut T>> {
+        if let (true, Some(task)) = (self.away, &mut self.task) {
+            self.value = ready!(task.poll(cx));
+            self.away = false;
+        }
+        Poll::Ready(
+            self.value
+                .as_mut()
+                .ok_or_else(|| io::Error::other("the runtime was shut down while it worked on a chunk of this stream")),
+        )
+    }
+
+    /// The value, unless it is away or lost.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.as_mut()
+    }
+
+    /// Does work on `len` bytes of the value: at once if that is short or if there is no runtime, otherwise elsewhere.
+    ///
+    /// The value is here when this is called, as `poll` has just said.
+    pub(crate) fn run(&mut self, len: usize, work: fn(&mut T)) {
+        let Some(mut value) = self.value.take() else { return };
+        let runtime = if len < OFFLOAD_LEN { None } else { Handle::try_current().ok() };
+        let Some(runtime) = runtime else {
+            work(&mut value);
+            self.value = Some(value);
+            return;
+        };
+        let task = async move {
+            // The semaphore is never closed.
+            let permit = RUNNING.acquire().await.ok()?;
+            let work = move || {
+                let _permit = permit;
+                work(&mut value);
+                value
+            };
+            runtime.spawn_blocking(work).await.ok()
+        };
+        match &mut self.task {
+            Some(before) => before.set(task),
+            None => self.task = Some(ReusableBoxFuture::new(task)),
+        }
+        self.away = true;
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Offload<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => value.fmt(f),
+            None => f.write_str("(away)"),
+        }
+    }
+}

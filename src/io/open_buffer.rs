@@ -1,0 +1,188 @@
+//! One frame on its way in: stream bytes in, checked plaintext out, no I/O.
+//!
+//! It says how many bytes it may be given, so that whoever reads for it never takes one that is not the stream's. It must
+//! never show a byte that was not authenticated, never allocate on the word of one, and never forget an error.
+
+use std::{fmt, ops::Range};
+
+use bytes::{BufMut, buf::Limit};
+use zeroize::Zeroizing;
+
+use crate::{
+    decrypt::{Decryptor, Step},
+    error::Error,
+    format::{FRAME_OVERHEAD, UNTRUSTED_LEN, WORD_LEN},
+    key::KeyRing,
+    options::{DecryptOptions, Trailing},
+};
+
+/// The decrypting side of a stream, with room for one chunk.
+///
+/// ```text
+///         plaintext     consumed     len
+///  0         |             |          |
+///  +------+------+------+-----+--------+----------+
+///  | word | gone | left | tag |next word|  spare   |
+///  +------+------+------+-----+--------+----------+
+/// ```
+pub(crate) struct OpenBuffer {
+    decryptor: Decryptor,
+    trailing: Trailing,
+    buf: Zeroizing<Vec<u8>>,
+    /// What was opened and not handed out yet.
+    plaintext: Range<usize>,
+    /// How much of the front of `buf` is used up when the plaintext is.
+    consumed: usize,
+    /// How long `buf` must be for the next step, and how long it may be.
+    required: usize,
+    allowed: usize,
+    /// A data frame was opened: its sender knows the key, and the chunk size may be believed.
+    trusted: bool,
+    /// The input ended where it may end.
+    over: bool,
+    failed: Option<Error>,
+}
+
+/// What to do next with an [`OpenBuffer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Take from [`OpenBuffer::plaintext`].
+    Take,
+    /// Call [`OpenBuffer::open`], which will look at this many bytes.
+    Open(usize),
+    /// Read into [`OpenBuffer::spare`], or call [`OpenBuffer::end_of_input`].
+    Read,
+    /// Nothing: the stream is whole.
+    End,
+}
+
+impl OpenBuffer {
+    /// `trailing` is for when the options leave it open.
+    pub(crate) fn new(keys: KeyRing, options: &DecryptOptions, trailing: Trailing) -> Self {
+        Self {
+            decryptor: Decryptor::new(keys, options),
+            trailing: options.trailing.unwrap_or(trailing),
+            buf: Zeroizing::default(),
+            plaintext: 0..0,
+            consumed: 0,
+            required: 0,
+            allowed: 0,
+            trusted: false,
+            over: false,
+            failed: None,
+        }
+    }
+
+    /// | of the stream            | in the buffer            | next                            |
+    /// |--------------------------|--------------------------|---------------------------------|
+    /// | failed                   | whatever                 | the same error again            |
+    /// | going on                 | plaintext                | take it                         |
+    /// | whole, the rest is left  | nothing                  | end                             |
+    /// | whole, nothing may follow| nothing, input was over  | end                             |
+    /// | going on, or the last    | enough for a step        | open it                         |
+    /// | going on, or the last    | less                     | read, no more than is allowed   |
+    pub(crate) fn next(&self) -> Result<Next, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        Ok(if !self.plaintext.is_empty() {
+            Next::Take
+        } else if self.decryptor.is_complete() && (self.over || self.trailing == Trailing::Leave) {
+            Next::End
+        } else if self.buf.len() >= self.required {
+            Next::Open(self.buf.len())
+        } else {
+            Next::Read
+        })
+    }
+
+    /// Takes one step of the stream.
+    pub(crate) fn open(&mut self) {
+        match self.decryptor.open_in_place(&mut self.buf) {
+            Ok(Step::Incomplete { required, allowed }) => {
+                // A header is checked as far as it has arrived: most of what is not a stream shows in its first bytes.
+                let started = self.decryptor.chunk_size().is_some();
+                self.required = if started { required } else { self.buf.len() + 1 };
+                self.allowed = allowed;
+            }
+            Ok(Step::Start { consumed }) => self.discard(consumed),
+            Ok(Step::Data { consumed, plaintext }) => {
+                self.plaintext = plaintext;
+                self.consumed = consumed;
+                self.trusted = true;
+            }
+            Ok(Step::End { .. }) => {
+                self.buf = Zeroizing::default();
+                self.trusted = false;
+                // One byte would be enough to tell that the input goes on.
+                (self.required, self.allowed) = (1, 1);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Room for what may be read now: at least one byte, and no more than surely is the stream's.
+    pub(crate) fn spare(&mut self) -> Limit<&mut Vec<u8>> {
+        let len = self.buf.len();
+        if let (true, Some(chunk_size)) = (self.trusted, self.decryptor.chunk_size()) {
+            let whole = FRAME_OVERHEAD + chunk_size + WORD_LEN;
+            if self.buf.capacity() < whole {
+                // The old buffer may hold plaintext: it must be dropped and wiped, which growing in place would not do.
+                // Dropped first, so that there are never two: only part of a frame word is in it.
+                let mut start = [0; WORD_LEN];
+                start[..len].copy_from_slice(&self.buf);
+                self.buf = Zeroizing::default();
+                self.buf.reserve_exact(whole);
+                self.buf.extend_from_slice(&start[..len]);
+            }
+        } else if len == self.buf.capacity() {
+            self.buf.reserve_exact(self.allowed.min(2 * len + UNTRUSTED_LEN) - len);
+        }
+        let spare = self.buf.capacity() - len;
+        let limit = spare.min(self.allowed - len);
+        (&mut *self.buf).limit(limit)
+    }
+
+    /// Says that there is no more input.
+    pub(crate) fn end_of_input(&mut self) {
+        match self.decryptor.end_of_input(self.buf.len()) {
+            Ok(()) => self.over = true,
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// What was opened and not handed out yet: authentic, but a prefix only until [`Next::End`].
+    pub(crate) fn plaintext(&self) -> &[u8] {
+        &self.buf[self.plaintext.clone()]
+    }
+
+    /// Notes that the first `n` bytes of the plaintext were handed out.
+    pub(crate) fn consume(&mut self, n: usize) {
+        assert!(n <= self.plaintext.len(), "no more can be consumed than there is");
+        self.plaintext.start += n;
+        if n > 0 && self.plaintext.is_empty() {
+            self.discard(self.consumed);
+        }
+    }
+
+    /// Drops the front of the buffer; what is left is part of the next frame word.
+    fn discard(&mut self, n: usize) {
+        self.buf.drain(..n);
+        (self.required, self.allowed) = (WORD_LEN, WORD_LEN);
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.buf = Zeroizing::default();
+        self.failed = Some(error);
+    }
+}
+
+impl fmt::Debug for OpenBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenBuffer")
+            .field("decryptor", &self.decryptor)
+            .field("plaintext", &self.plaintext.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! What can be chosen: chunk size and context when encrypting, limits and context when decrypting.
+//!
+//! The setters check, so that options which exist are valid ones. No secret is ever an option.
+
+use std::sync::Arc;
+
+use crate::{
+    error::Error,
+    format::{ChunkSize, MAX_CONTEXT_LEN},
+};
+
+/// How a stream is encrypted.
+///
+/// ```
+/// use agcm::EncryptOptions;
+///
+/// let options = EncryptOptions::new().chunk_size(1024 * 1024)?.context("backups/2026-11-22")?;
+/// # let _ = options;
+/// # Ok::<(), agcm::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct EncryptOptions {
+    pub(crate) chunk_size: ChunkSize,
+    pub(crate) context: Context,
+    pub(crate) cut_on_flush: bool,
+}
+
+impl EncryptOptions {
+    /// The defaults: chunks of 64 KiB, no context, flushes that do not cut.
+    pub fn new() -> Self {
+        Self { chunk_size: ChunkSize::DEFAULT, context: Context::default(), cut_on_flush: false }
+    }
+
+    /// Sets the chunk size in bytes: how much plaintext is sealed, and must be held in memory, at a time.
+    ///
+    /// Each chunk costs 20 bytes in the stream. Small chunks let a reader have the first byte sooner; from 64 KiB on the
+    /// overhead (0.03 %) and the cost per chunk no longer matter. Chunks of 1 MiB and more are sealed off the async threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidChunkSize`] unless it is 1 ..= [`MAX_CHUNK_SIZE`](crate::MAX_CHUNK_SIZE).
+    pub fn chunk_size(self, size: usize) -> Result<Self, Error> {
+        Ok(Self { chunk_size: ChunkSize::new(size as u64)?, ..self })
+    }
+
+    /// Binds the stream to an application context: whoever decrypts must give the same bytes.
+    ///
+    /// The context is not stored in the stream. It keeps a stream from being taken for another one under the same key: bind
+    /// the object's name, the tenant, the purpose. It need not be secret.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContextTooLong`] over 65 535 bytes.
+    pub fn context(self, context: impl AsRef<[u8]>) -> Result<Self, Error> {
+        Ok(Self { context: Context::new(context.as_ref())?, ..self })
+    }
+
+    /// Makes every flush of an [`EncryptWriter`](crate::EncryptWriter) end the current chunk, so that the peer can read all
+    /// that was written so far.
+    ///
+    /// Meant for interactive use where [`flush_chunk`](crate::EncryptWriter::flush_chunk) is out of reach, behind
+    /// `dyn AsyncWrite` for example. Off by default, because [`tokio::io::copy`] flushes whenever its reader has to wait:
+    /// the chunks would shrink, and the stream would become irregular.
+    pub fn cut_on_flush(self, cut: bool) -> Self {
+        Self { cut_on_flush: cut, ..self }
+    }
+}
+
+impl Default for EncryptOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a stream is decrypted.
+///
+/// ```
+/// use agcm::{DecryptOptions, Trailing};
+///
+/// let options = DecryptOptions::new()
+///     .context("backups/2026-11-22")?
+///     .max_chunk_size(1024 * 1024)?
+///     .trailing(Trailing::Reject);
+/// # let _ = options;
+/// # Ok::<(), agcm::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct DecryptOptions {
+    pub(crate) context: Context,
+    pub(crate) max_chunk_size: ChunkSize,
+    /// `None` until it is chosen: the default depends on what reads.
+    pub(crate) trailing: Option<Trailing>,
+}
+
+impl DecryptOptions {
+    /// The defaults: no context, chunks of any legal size.
+    pub fn new() -> Self {
+        Self { context: Context::default(), max_chunk_size: ChunkSize::MAX, trailing: None }
+    }
+
+    /// Sets the context that the stream was encrypted with. Another one gives [`Error::KeyMismatch`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContextTooLong`] over 65 535 bytes.
+    pub fn context(self, context: impl AsRef<[u8]>) -> Result<Self, Error> {
+        Ok(Self { context: Context::new(context.as_ref())?, ..self })
+    }
+
+    /// Refuses streams with larger chunks than this many bytes ([`Error::ChunkTooLarge`]), to bound what one reader may hold
+    /// in memory. By default all are accepted, up to 10 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidChunkSize`] unless it is 1 ..= [`MAX_CHUNK_SIZE`](crate::MAX_CHUNK_SIZE).
+    pub fn max_chunk_size(self, size: usize) -> Result<Self, Error> {
+        Ok(Self { max_chunk_size: ChunkSize::new(size as u64)?, ..self })
+    }
+
+    /// Says what bytes after the end of the stream mean.
+    pub fn trailing(self, trailing: Trailing) -> Self {
+        Self { trailing: Some(trailing), ..self }
+    }
+}
+
+impl Default for DecryptOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What bytes after the end of a stream mean.
+///
+/// Unless it is chosen, adapters over readers and connections leave them, and what takes a whole input (one-shots, files)
+/// rejects them, so that two streams joined by `cat a b` do not silently lose the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trailing {
+    /// They belong to whoever reads next; not one of them is read.
+    Leave,
+    /// They are an error, [`Error::TrailingData`].
+    Reject,
+}
+
+/// An application context that is not too long.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Context(Option<Arc<[u8]>>);
+
+impl Context {
+    fn new(context: &[u8]) -> Result<Self, Error> {
+        if context.len() > MAX_CONTEXT_LEN {
+            return Err(Error::ContextTooLong(context.len()));
+        }
+        Ok(Self(Some(context.into())))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
