@@ -168,6 +168,7 @@ impl OpenBuffer {
     /// Drops the front of the buffer; what is left is part of the next frame word.
     fn discard(&mut self, n: usize) {
         self.buf.drain(..n);
+        self.plaintext = 0..0;
         (self.required, self.allowed) = (WORD_LEN, WORD_LEN);
     }
 

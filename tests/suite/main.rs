@@ -1,0 +1,22 @@
+//! What a user can observe of the crate, held against the vectors, against tampering and against awkward I/O.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "nothing outside this test can reach anything in it")]
+
+#[path = "../support/reference.rs"]
+mod reference;
+#[path = "../support/script.rs"]
+mod script;
+#[path = "../support/vectors.rs"]
+mod vectors;
+#[path = "../support/ways.rs"]
+mod ways;
+
+mod api;
+mod codec;
+mod file;
+mod properties;
+mod reader;
+mod tamper;
+mod vector;
+mod writer;

@@ -1,0 +1,174 @@
+//! Every way to open a whole stream, behind one signature.
+//!
+//! Each returns what was released, and whether the stream was whole or what was wrong with it.
+
+use agcm::{
+    DecryptOptions, DecryptReader, Decryptor, Error, KeyRing, Step, Trailing,
+    codec::{Frame, FrameDecoder},
+};
+use bytes::BytesMut;
+use futures::{StreamExt, executor::block_on};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::codec::FramedRead;
+
+use crate::script::{Op, Reader, Script};
+
+pub type Opened = (Vec<u8>, Result<(), Error>);
+pub type Way = fn(&KeyRing, &DecryptOptions, &[u8]) -> Opened;
+
+/// The ways that take their input for exactly one stream.
+pub const WHOLE: &[(&str, Way)] = &[
+    ("one-shot", |keys, options, stream| match options.decrypt(keys, stream) {
+        Ok(plaintext) => (plaintext, Ok(())),
+        Err(error) => (Vec::new(), Err(error)),
+    }),
+    ("reader", |keys, options, stream| reader(keys, options, stream)),
+    ("reader, byte by byte", |keys, options, stream| {
+        reader(keys, options, Reader::new(stream, Script::repeat([Op::Some(1)])))
+    }),
+    ("reader, a byte or pending", |keys, options, stream| {
+        reader(keys, options, Reader::new(stream, Script::repeat([Op::Some(1), Op::Pending])))
+    }),
+    ("reader, pieces and pending", |keys, options, stream| {
+        let ops = [Op::Pending, Op::Some(3), Op::Some(29), Op::Pending, Op::Pending, Op::Some(1000)];
+        reader(keys, options, Reader::new(stream, Script::repeat(ops)))
+    }),
+    ("decryptor", |keys, options, stream| decryptor(keys, options, stream, stream.len())),
+    ("decryptor, byte by byte", |keys, options, stream| decryptor(keys, options, stream, 1)),
+    ("decryptor in place", decryptor_in_place),
+];
+
+/// The frame decoders, which take their input for any number of streams in a row.
+pub const FRAMED: &[(&str, Way)] = &[
+    ("frames", |keys, options, stream| frames(keys, options, stream)),
+    ("frames, byte by byte", |keys, options, stream| {
+        frames(keys, options, Reader::new(stream, Script::repeat([Op::Some(1)])))
+    }),
+    ("frames, a byte or pending", |keys, options, stream| {
+        frames(keys, options, Reader::new(stream, Script::repeat([Op::Some(1), Op::Pending])))
+    }),
+];
+
+fn reader(keys: &KeyRing, options: &DecryptOptions, inner: impl AsyncRead + Unpin) -> Opened {
+    let options = options.clone().trailing(Trailing::Reject);
+    let mut reader = DecryptReader::with_options(inner, keys, &options);
+    let mut plaintext = Vec::new();
+    block_on(async {
+        let Err(error) = reader.read_to_end(&mut plaintext).await else {
+            assert_eq!(reader.read(&mut [0; 9]).await.unwrap(), 0, "an end of file stays one");
+            return (plaintext, Ok(()));
+        };
+        let error = Error::from_io(&error).unwrap();
+        // What the stream did is sticky, and is never followed by an end of file.
+        for _ in 0..3 {
+            let again = reader.read(&mut [0; 9]).await.unwrap_err();
+            assert_eq!(Error::from_io(&again), Some(error));
+        }
+        (plaintext, Err(error))
+    })
+}
+
+fn decryptor(keys: &KeyRing, options: &DecryptOptions, stream: &[u8], piece: usize) -> Opened {
+    let mut decryptor = Decryptor::new(keys, options);
+    let mut plaintext = Vec::new();
+    let result = drive_decryptor(&mut decryptor, stream, piece, &mut plaintext);
+    assert_eq!(decryptor.is_complete(), result.is_ok());
+    if let Err(error) = result {
+        assert_eq!(decryptor.open(stream, &mut plaintext.clone()), Err(error), "an error is sticky");
+        assert_eq!(decryptor.end_of_input(0), Err(error), "an error is sticky");
+    }
+    (plaintext, result)
+}
+
+fn drive_decryptor(
+    decryptor: &mut Decryptor,
+    stream: &[u8],
+    piece: usize,
+    plaintext: &mut Vec<u8>,
+) -> Result<(), Error> {
+    // `start..end` is what has arrived and is not used up.
+    let (mut start, mut end) = (0, 0);
+    loop {
+        match decryptor.open(&stream[start..end], plaintext)? {
+            Step::Start { consumed } | Step::Data { consumed, .. } => start += consumed,
+            Step::End { consumed: 0 } => return Ok(()),
+            Step::End { consumed } => {
+                start += consumed;
+                end = stream.len();
+            }
+            Step::Incomplete { required, allowed } => {
+                assert!(end - start < required && required <= allowed);
+                if end == stream.len() {
+                    return decryptor.end_of_input(end - start);
+                }
+                end += piece.min(stream.len() - end);
+            }
+        }
+    }
+}
+
+fn decryptor_in_place(keys: &KeyRing, options: &DecryptOptions, stream: &[u8]) -> Opened {
+    let mut decryptor = Decryptor::new(keys, options);
+    let mut input = stream.to_vec();
+    let (mut plaintext, mut start) = (Vec::new(), 0);
+    loop {
+        let rest = &mut input[start..];
+        match decryptor.open_in_place(rest) {
+            Ok(Step::Start { consumed }) => start += consumed,
+            Ok(Step::Data { consumed, plaintext: range }) => {
+                plaintext.extend_from_slice(&rest[range]);
+                start += consumed;
+            }
+            Ok(Step::End { consumed: 0 }) => return (plaintext, Ok(())),
+            Ok(Step::End { consumed }) => start += consumed,
+            Ok(Step::Incomplete { .. }) => {
+                let left = rest.len();
+                return (plaintext, decryptor.end_of_input(left));
+            }
+            Err(error) => {
+                assert_eq!(rest, &stream[start..], "what failed was not touched");
+                return (plaintext, Err(error));
+            }
+        }
+    }
+}
+
+fn frames(keys: &KeyRing, options: &DecryptOptions, inner: impl AsyncRead + Unpin) -> Opened {
+    let decoder = FrameDecoder::with_options(keys, options);
+    // A small capacity to begin with, so that growing is part of the test.
+    let mut frames = FramedRead::with_capacity(inner, decoder, 16);
+    let mut plaintext = Vec::new();
+    let mut ended = true;
+    block_on(async {
+        while let Some(frame) = frames.next().await {
+            match frame {
+                Ok(Frame::Data(data)) => {
+                    assert!(!data.is_empty());
+                    plaintext.extend_from_slice(&data);
+                    ended = false;
+                }
+                Ok(Frame::End) => ended = true,
+                Err(error) => {
+                    use tokio_util::codec::Decoder;
+                    let error = Error::from_io(&error).unwrap();
+                    for input in [&b""[..], b"AGCM", b"whatever"] {
+                        let mut input = BytesMut::from(input);
+                        let again = frames.decoder_mut().decode(&mut input).unwrap_err();
+                        assert_eq!(Error::from_io(&again), Some(error));
+                        let again = frames.decoder_mut().decode_eof(&mut input).unwrap_err();
+                        assert_eq!(Error::from_io(&again), Some(error));
+                    }
+                    return (plaintext, Err(error));
+                }
+            }
+        }
+        assert!(ended, "the frames ended without an End and without an error");
+        (plaintext, Ok(()))
+    })
+}
+
+/// The name of an error's variant, as the vectors give it.
+pub fn name(error: Error) -> String {
+    let debug = format!("{error:?}");
+    debug.split([' ', '(', '{']).next().unwrap().to_owned()
+}
