@@ -4,7 +4,10 @@
 //! through `&self`, so that workers can share it. That is why it must never leave the crate: nothing here keeps a caller
 //! from sealing one position twice.
 
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag, aead::AeadInOut};
+use aes_gcm::{
+    Aes256Gcm, KeyInit, Nonce, Tag,
+    aead::{AeadInOut, inout::InOutBuf},
+};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -18,6 +21,16 @@ use crate::{
 /// A frame did not authenticate. The buffer that it was to be opened in is as it was.
 #[derive(Debug)]
 pub(crate) struct Unauthentic;
+
+/// A frame's body that is to be opened, and where the plaintext goes.
+pub(crate) enum Body<'a> {
+    InPlace(&'a mut [u8]),
+    /// Both are of one length.
+    Into {
+        ciphertext: &'a [u8],
+        plaintext: &'a mut [u8],
+    },
+}
 
 /// The key of one stream, ready to seal and open its frames.
 ///
@@ -51,16 +64,20 @@ impl StreamKey {
         }
     }
 
-    /// Checks the tag, and only then decrypts `body` in place.
+    /// Checks the tag, and only then decrypts: where it does not match, no byte is written.
     pub(crate) fn open(
         &self,
         kind: Kind,
         position: u64,
-        body: &mut [u8],
+        body: Body<'_>,
         tag: [u8; TAG_LEN],
     ) -> Result<(), Unauthentic> {
         let nonce = self.nonce(kind, position);
-        self.cipher.decrypt_inout_detached(&nonce, b"", body.into(), &Tag::from(tag)).map_err(|_| Unauthentic)
+        let body = match body {
+            Body::InPlace(body) => body.into(),
+            Body::Into { ciphertext, plaintext } => InOutBuf::new(ciphertext, plaintext).map_err(|_| Unauthentic)?,
+        };
+        self.cipher.decrypt_inout_detached(&nonce, b"", body, &Tag::from(tag)).map_err(|_| Unauthentic)
     }
 
     fn nonce(&self, kind: Kind, position: u64) -> Nonce<aes_gcm::aes::cipher::consts::U12> {

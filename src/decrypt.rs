@@ -6,7 +6,7 @@
 use std::{fmt, ops::Range};
 
 use crate::{
-    aead::StreamKey,
+    aead::{Body, StreamKey},
     error::Error,
     format::{
         ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, TRAILER_LEN, Tally, WORD_LEN,
@@ -121,7 +121,7 @@ impl Decryptor {
         let (body, tag) = input[WORD_LEN..].split_at(len);
         let start = out.len();
         out.extend_from_slice(body);
-        if let Err(error) = self.open_data(&mut out[start..], tag) {
+        if let Err(error) = self.open_data(len, Body::InPlace(&mut out[start..]), tag) {
             out.truncate(start);
             return Err(error);
         }
@@ -153,8 +153,21 @@ impl Decryptor {
             Look::Data { len } => len,
         };
         let (body, tag) = input[WORD_LEN..].split_at_mut(len);
-        self.open_data(body, tag)?;
+        self.open_data(len, Body::InPlace(body), tag)?;
         Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: WORD_LEN..WORD_LEN + len })
+    }
+
+    /// Takes the next step; the plaintext of a data frame goes to the front of `out`, which has room for it.
+    ///
+    /// No byte of a frame that failed was written to `out`.
+    pub(crate) fn open_into(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, Error> {
+        let len = match self.look(input)? {
+            Look::Step(step) => return Ok(step),
+            Look::Data { len } => len,
+        };
+        let (ciphertext, tag) = input[WORD_LEN..].split_at(len);
+        self.open_data(len, Body::Into { ciphertext, plaintext: &mut out[..len] }, tag)?;
+        Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: 0..len })
     }
 
     /// Says that no input comes after the `left` bytes that the last step did not use up.
@@ -248,8 +261,8 @@ impl Decryptor {
         }
     }
 
-    /// Opens the data frame that `look` found, in place, and moves on behind it.
-    fn open_data(&mut self, body: &mut [u8], rest: &[u8]) -> Result<(), Error> {
+    /// Opens the data frame of `len` bytes that `look` found, and moves on behind it. Its tag is at the front of `rest`.
+    fn open_data(&mut self, len: usize, body: Body<'_>, rest: &[u8]) -> Result<(), Error> {
         let State::Frames(Frames { key, tally, .. }) = &mut self.state else {
             unreachable!("look finds data frames only between start and end");
         };
@@ -259,8 +272,8 @@ impl Decryptor {
             let error = Error::Corrupt { frame: tally.frames(), at: self.at };
             return Err(self.fail(error));
         }
-        tally.add(body.len());
-        self.at += (FRAME_OVERHEAD + body.len()) as u64;
+        tally.add(len);
+        self.at += (FRAME_OVERHEAD + len) as u64;
         Ok(())
     }
 
@@ -278,7 +291,7 @@ impl Frames {
         let mut tag = [0; TAG_LEN];
         trailer.copy_from_slice(&body[..TRAILER_LEN]);
         tag.copy_from_slice(&body[TRAILER_LEN..]);
-        self.key.open(Kind::Final, 0, &mut trailer, tag).is_ok() && trailer == self.tally.trailer()
+        self.key.open(Kind::Final, 0, Body::InPlace(&mut trailer), tag).is_ok() && trailer == self.tally.trailer()
     }
 }
 

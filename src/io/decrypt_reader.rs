@@ -17,10 +17,11 @@ use tokio::{
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    offload::Offload,
+    offload::{OFFLOAD_LEN, Offload},
     open_buffer::{Next, OpenBuffer},
 };
 use crate::{
+    format::FRAME_OVERHEAD,
     key::KeyRing,
     options::{DecryptOptions, Trailing},
 };
@@ -126,39 +127,67 @@ impl<R> DecryptReader<R> {
     }
 }
 
-impl<R: AsyncRead> AsyncRead for DecryptReader<R> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if out.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let plaintext = ready!(self.as_mut().poll_fill_buf(cx))?;
-        let n = plaintext.len().min(out.remaining());
-        out.put_slice(&plaintext[..n]);
-        self.consume(n);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<R: AsyncRead> AsyncBufRead for DecryptReader<R> {
-    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+impl<R: AsyncRead> DecryptReader<R> {
+    /// Reads and opens until there is plaintext in the buffer, or in `out` if a whole frame's fits in there, or the stream
+    /// has ended.
+    fn poll_advance(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut out: Option<&mut ReadBuf<'_>>,
+    ) -> Poll<io::Result<()>> {
         let mut this = self.project();
         loop {
             let buffer = ready!(this.buffer.poll(cx))?;
             match buffer.next()? {
-                Next::Take | Next::End => break,
-                Next::Open(len) => {
-                    let coop = ready!(coop::poll_proceed(cx));
-                    this.buffer.run(len, OpenBuffer::open);
-                    coop.made_progress();
-                }
+                Next::Take | Next::End => return Poll::Ready(Ok(())),
                 Next::Read => {
                     if ready!(poll_read_buf(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0 {
                         buffer.end_of_input();
                     }
                 }
+                Next::Open(len) => {
+                    let coop = ready!(coop::poll_proceed(cx));
+                    match &mut out {
+                        Some(out) if len < OFFLOAD_LEN && out.remaining() >= len.saturating_sub(FRAME_OVERHEAD) => {
+                            let n = buffer.open_into(out.initialize_unfilled());
+                            out.advance(n);
+                            coop.made_progress();
+                            if n > 0 {
+                                return Poll::Ready(Ok(()));
+                            }
+                        }
+                        _ => {
+                            this.buffer.run(len, OpenBuffer::open);
+                            coop.made_progress();
+                        }
+                    }
+                }
             }
         }
-        let buffer = ready!(this.buffer.poll(cx))?;
+    }
+}
+
+impl<R: AsyncRead> AsyncRead for DecryptReader<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.remaining();
+        if before == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_advance(cx, Some(out)))?;
+        if out.remaining() == before {
+            let plaintext = ready!(self.as_mut().poll_fill_buf(cx))?;
+            let n = plaintext.len().min(before);
+            out.put_slice(&plaintext[..n]);
+            self.consume(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<R: AsyncRead> AsyncBufRead for DecryptReader<R> {
+    fn poll_fill_buf(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        ready!(self.as_mut().poll_advance(cx, None))?;
+        let buffer = ready!(self.project().buffer.poll(cx))?;
         Poll::Ready(Ok(buffer.plaintext()))
     }
 

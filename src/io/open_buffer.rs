@@ -48,7 +48,7 @@ pub(crate) struct OpenBuffer {
 pub(crate) enum Next {
     /// Take from [`OpenBuffer::plaintext`].
     Take,
-    /// Call [`OpenBuffer::open`], which will look at this many bytes.
+    /// Call [`OpenBuffer::open`], which needs no more than this many bytes for its step.
     Open(usize),
     /// Read into [`OpenBuffer::spare`], or call [`OpenBuffer::end_of_input`].
     Read,
@@ -90,7 +90,7 @@ impl OpenBuffer {
         } else if self.decryptor.is_complete() && (self.over || self.trailing == Trailing::Leave) {
             Next::End
         } else if self.buf.len() >= self.required {
-            Next::Open(self.buf.len())
+            Next::Open(self.required)
         } else {
             Next::Read
         })
@@ -98,7 +98,27 @@ impl OpenBuffer {
 
     /// Takes one step of the stream.
     pub(crate) fn open(&mut self) {
-        match self.decryptor.open_in_place(&mut self.buf) {
+        let step = self.decryptor.open_in_place(&mut self.buf);
+        if let Some(plaintext) = self.apply(step) {
+            self.plaintext = plaintext;
+        }
+    }
+
+    /// Takes one step of the stream, and puts the plaintext straight into `out`; returns how much.
+    ///
+    /// `out` must be as long as [`Next::Open`] says, less what a frame adds to it.
+    pub(crate) fn open_into(&mut self, out: &mut [u8]) -> usize {
+        let step = self.decryptor.open_into(&self.buf, out);
+        let len = self.apply(step).map_or(0, |plaintext| plaintext.len());
+        if len > 0 {
+            self.discard(self.consumed);
+        }
+        len
+    }
+
+    /// Notes what a step has come to; returns where the plaintext is, if there is any.
+    fn apply(&mut self, step: Result<Step, Error>) -> Option<Range<usize>> {
+        match step {
             Ok(Step::Incomplete { required, allowed }) => {
                 // A header is checked as far as it has arrived: most of what is not a stream shows in its first bytes.
                 let started = self.decryptor.chunk_size().is_some();
@@ -107,9 +127,9 @@ impl OpenBuffer {
             }
             Ok(Step::Start { consumed }) => self.discard(consumed),
             Ok(Step::Data { consumed, plaintext }) => {
-                self.plaintext = plaintext;
                 self.consumed = consumed;
                 self.trusted = true;
+                return Some(plaintext);
             }
             Ok(Step::End { .. }) => {
                 self.buf = Zeroizing::default();
@@ -119,6 +139,7 @@ impl OpenBuffer {
             }
             Err(error) => self.fail(error),
         }
+        None
     }
 
     /// Room for what may be read now: at least one byte, and no more than surely is the stream's.

@@ -171,9 +171,8 @@ fn frame_words_are_refused_before_their_body_arrives() {
 #[test]
 fn the_header_is_checked_in_the_order_of_the_format() {
     let key = Key::generate();
-    let header = |version: u32, chunk: u32| {
-        [b"AGCM", &version.to_le_bytes()[..], &[5; 12], &chunk.to_le_bytes()].concat()
-    };
+    let header =
+        |version: u32, chunk: u32| [b"AGCM", &version.to_le_bytes()[..], &[5; 12], &chunk.to_le_bytes()].concat();
     assert_error(&key, &[b"agcm"], Error::BadMagic);
     assert_error(&key, &[b"AGC\0"], Error::BadMagic);
     assert_error(&key, &[b"x"], Error::BadMagic);
