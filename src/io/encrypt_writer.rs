@@ -89,7 +89,7 @@ impl<W> EncryptWriter<W> {
     /// use agcm::{EncryptOptions, EncryptWriter, Key};
     ///
     /// let options = EncryptOptions::new().chunk_size(1024 * 1024)?.context("nightly")?;
-    /// let writer = EncryptWriter::with_options(Vec::new(), &Key::generate(), &options);
+    /// let writer = EncryptWriter::with_options(tokio::io::sink(), &Key::generate(), &options);
     /// # let _ = writer;
     /// # Ok::<(), agcm::Error>(())
     /// ```

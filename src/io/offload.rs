@@ -93,3 +93,72 @@ impl<T: fmt::Debug> fmt::Debug for Offload<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::{
+        future::poll_fn,
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// A value that knows what happened to it.
+    #[derive(Default)]
+    struct Probe {
+        worked_on: Option<thread::ThreadId>,
+    }
+
+    static DROPPED_AFTER_WORK: AtomicUsize = AtomicUsize::new(0);
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            if self.worked_on.is_some() {
+                DROPPED_AFTER_WORK.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn work(probe: &mut Probe) {
+        static NOW: AtomicUsize = AtomicUsize::new(0);
+        let running = NOW.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(running <= thread::available_parallelism().unwrap().get(), "{running} at a time");
+        // Long enough that more would overlap, if they could.
+        thread::sleep(Duration::from_millis(20));
+        NOW.fetch_sub(1, Ordering::SeqCst);
+        probe.worked_on = Some(thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn long_work_goes_elsewhere_and_never_more_than_the_limit_at_a_time() {
+        let mut probes: Vec<_> = (0..10).map(|_| Offload::new(Probe::default())).collect();
+        for _ in 0..2 {
+            for probe in &mut probes {
+                probe.run(OFFLOAD_LEN, work);
+                assert!(probe.get_mut().is_none());
+            }
+            for probe in &mut probes {
+                poll_fn(|cx| probe.poll(cx).map(|value| assert!(value.is_ok()))).await;
+                let worked_on = probe.get_mut().unwrap().worked_on.take().unwrap();
+                assert_ne!(worked_on, thread::current().id());
+            }
+        }
+        // What its owner abandons is dropped where the work on it ends.
+        let mut abandoned = Offload::new(Probe::default());
+        abandoned.run(OFFLOAD_LEN, work);
+        assert!(poll_fn(|cx| Poll::Ready(abandoned.poll(cx).is_pending())).await);
+        drop(abandoned);
+        while DROPPED_AFTER_WORK.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn short_work_is_done_at_once() {
+        let mut probe = Offload::new(0);
+        probe.run(OFFLOAD_LEN - 1, |value| *value += 1);
+        assert_eq!(probe.get_mut(), Some(&mut 1));
+    }
+}

@@ -160,3 +160,65 @@ impl fmt::Debug for SealBuffer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{format::MAX_PLAINTEXT_LEN, random};
+
+    fn buffer() -> SealBuffer {
+        SealBuffer::new(&Key::from_bytes([7; 32]), &EncryptOptions::new().chunk_size(16).unwrap())
+    }
+
+    #[test]
+    fn without_randomness_nothing_has_happened_and_a_retry_works() {
+        let mut buffer = buffer();
+        random::failing::set(true);
+        let result = buffer.start();
+        random::failing::set(false);
+        result.unwrap_err();
+        assert!(buffer.pending().is_empty());
+        assert_eq!(buffer.buf.capacity(), 0);
+
+        buffer.start().unwrap();
+        assert_eq!(buffer.pending().len(), PRELUDE_LEN);
+    }
+
+    #[test]
+    fn past_the_limit_of_a_stream_nothing_is_taken_and_the_stream_can_be_finished() {
+        let mut buffer = buffer();
+        buffer.start().unwrap();
+        if let State::Running(encryptor) = &mut buffer.state {
+            encryptor.skip_to(MAX_PLAINTEXT_LEN - 20, 0);
+        }
+        buffer.advance(PRELUDE_LEN);
+        assert_eq!(buffer.fill(&[7; 40]), Ok(16));
+        buffer.seal();
+        buffer.advance(36);
+        assert_eq!(buffer.fill(&[7; 40]), Err(Error::StreamTooLong));
+        assert_eq!(buffer.filled(), 0);
+        assert_eq!(buffer.fill(&[7; 3]), Ok(3));
+        assert_eq!(buffer.fill(&[7; 2]), Err(Error::StreamTooLong));
+        assert_eq!(buffer.fill(&[7; 1]), Ok(1));
+        buffer.finish();
+        assert_eq!(buffer.pending().len(), 24 + FINAL_FRAME_LEN);
+    }
+
+    #[test]
+    fn the_buffer_never_grows() {
+        let mut buffer = buffer();
+        buffer.start().unwrap();
+        let capacity = buffer.buf.capacity();
+        for _ in 0..3 {
+            // All that can come together: what was not sent, a full frame, the final frame.
+            assert_eq!(buffer.fill(&[7; 40]), Ok(16));
+            buffer.seal();
+            assert_eq!(buffer.buf.capacity(), capacity);
+            buffer.advance(buffer.pending().len());
+        }
+        buffer.fill(&[7; 40]).unwrap();
+        buffer.finish();
+        assert_eq!(buffer.buf.capacity(), capacity);
+    }
+}

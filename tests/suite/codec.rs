@@ -1,1 +1,240 @@
-//! todo
+//! `FrameEncoder` and `FrameDecoder`, alone and through `Framed`.
+
+use agcm::{
+    DecryptOptions, EncryptOptions, Error, Key, Trailing,
+    codec::{Frame, FrameCodec, FrameDecoder, FrameEncoder},
+    decrypt,
+};
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, StreamExt, TryStreamExt, executor::block_on};
+use tokio::io::AsyncWriteExt;
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead, FramedWrite};
+
+use crate::{vectors::plaintext, writer::frames};
+
+fn data(bytes: impl Into<Vec<u8>>) -> Frame {
+    Frame::Data(Bytes::from(bytes.into()))
+}
+
+fn encode(encoder: &mut FrameEncoder, items: impl IntoIterator<Item = Frame>) -> Vec<u8> {
+    let mut buffer = BytesMut::new();
+    for item in items {
+        encoder.encode(item, &mut buffer).unwrap();
+    }
+    buffer.to_vec()
+}
+
+fn chunks_of_16(key: &Key) -> FrameEncoder {
+    FrameEncoder::with_options(key, &EncryptOptions::new().chunk_size(16).unwrap())
+}
+
+#[test]
+fn each_item_is_written_at_once_and_never_merged() {
+    let key = Key::generate();
+    let mut encoder = chunks_of_16(&key);
+    let mut buffer = BytesMut::new();
+    encoder.encode(data(*b"a"), &mut buffer).unwrap();
+    assert_eq!(buffer.len(), 80 + 21, "nothing is held back");
+    encoder.encode(data(*b"bc"), &mut buffer).unwrap();
+    assert_eq!(buffer.len(), 80 + 21 + 22);
+    encoder.encode(Frame::End, &mut buffer).unwrap();
+    assert_eq!(frames(&buffer), [1, 2]);
+    assert_eq!(decrypt(&key, &buffer).unwrap(), b"abc");
+}
+
+#[test]
+fn long_items_are_split() {
+    let key = Key::generate();
+    let stream = encode(&mut chunks_of_16(&key), [data(plaintext(50)), data(plaintext(16)), Frame::End]);
+    assert_eq!(frames(&stream), [16, 16, 16, 2, 16]);
+    assert_eq!(decrypt(&key, &stream).unwrap(), [plaintext(50), plaintext(16)].concat());
+}
+
+#[test]
+fn empty_data_writes_nothing() {
+    let key = Key::generate();
+    let mut encoder = FrameEncoder::new(&key);
+    assert_eq!(encode(&mut encoder, [data(*b""), data(*b"")]), b"");
+    let stream = encode(&mut encoder, [data(*b"a"), data(*b""), Frame::End, data(*b"")]);
+    assert_eq!(frames(&stream), [1]);
+}
+
+#[test]
+fn every_stream_has_fresh_randomness() {
+    let key = Key::generate();
+    let mut encoder = FrameEncoder::new(&key);
+    let [one, two] = [(); 2].map(|()| encode(&mut encoder, [data(*b"same"), Frame::End]));
+    assert_ne!(one[8..20], two[8..20], "nonce");
+    assert_ne!(one[28..48], two[28..48], "salt");
+    assert_eq!(decrypt(&key, &one), decrypt(&key, &two));
+}
+
+#[test]
+fn an_end_alone_is_an_empty_stream() {
+    let key = Key::generate();
+    let stream = encode(&mut FrameEncoder::new(&key), [Frame::End]);
+    assert_eq!(decrypt(&key, &stream).unwrap(), b"");
+    let mut input = BytesMut::from(&stream[..]);
+    assert_eq!(FrameDecoder::new(&key).decode(&mut input).unwrap(), Some(Frame::End));
+}
+
+#[test]
+fn several_streams_in_a_row_through_framed_read_and_write() {
+    let key = Key::generate();
+    let items = [data(*b"one"), data(plaintext(40)), Frame::End, Frame::End, data(plaintext(16)), Frame::End];
+    let mut write = FramedWrite::new(Vec::new(), FrameEncoder::new(&key));
+    block_on(async {
+        for item in &items {
+            write.feed(item.clone()).await.unwrap();
+        }
+        write.close().await.unwrap();
+        let wire = write.into_inner();
+        let read: Vec<Frame> = FramedRead::new(&wire[..], FrameDecoder::new(&key)).try_collect().await.unwrap();
+        assert_eq!(read, items);
+    });
+}
+
+#[tokio::test]
+async fn both_directions_of_a_connection() {
+    let key = Key::generate();
+    let codec = |from: &str, to: &str| {
+        FrameCodec::new(
+            FrameEncoder::with_options(&key, &EncryptOptions::new().context(from).unwrap()),
+            FrameDecoder::with_options(&key, &DecryptOptions::new().context(to).unwrap()),
+        )
+    };
+    let (near, far) = tokio::io::duplex(64);
+    let mut client = Framed::new(near, codec("client", "server"));
+    let mut server = Framed::new(far, codec("server", "client"));
+
+    let echo = tokio::spawn(async move {
+        while let Some(frame) = server.next().await {
+            server.send(frame.unwrap()).await.unwrap();
+        }
+    });
+    for item in [data(plaintext(1000)), Frame::End, data(*b"x"), Frame::End] {
+        client.send(item.clone()).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap(), item);
+    }
+    client.close().await.unwrap();
+    echo.await.unwrap();
+}
+
+#[test]
+fn a_stream_sent_back_to_its_sender_does_not_open() {
+    let key = Key::generate();
+    let mut encoder = FrameEncoder::with_options(&key, &EncryptOptions::new().context("client").unwrap());
+    let mut decoder = FrameDecoder::with_options(&key, &DecryptOptions::new().context("server").unwrap());
+    let mut wire = BytesMut::from(&encode(&mut encoder, [data(*b"hello"), Frame::End])[..]);
+    let error = decoder.decode(&mut wire).unwrap_err();
+    assert_eq!(Error::from_io(&error), Some(Error::KeyMismatch));
+}
+
+#[test]
+fn the_input_may_end_between_streams_and_nowhere_else() {
+    let key = Key::generate();
+    let wire = encode(&mut FrameEncoder::new(&key), [data(*b"a"), Frame::End, data(*b"b"), Frame::End]);
+    let middle = wire.len() / 2;
+    for cut in 0..=wire.len() {
+        let frames = FramedRead::new(&wire[..cut], FrameDecoder::new(&key));
+        let result: Result<Vec<Frame>, _> = block_on(frames.try_collect());
+        match result {
+            Ok(frames) => {
+                assert!([0, middle, wire.len()].contains(&cut), "cut at {cut}");
+                assert_eq!(frames.len(), 2 * cut / middle);
+            }
+            Err(error) => {
+                let at = (cut % middle) as u64;
+                assert_eq!(Error::from_io(&error), Some(Error::Truncated { at }), "cut at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn with_reject_there_is_one_stream() {
+    let key = Key::generate();
+    let options = DecryptOptions::new().trailing(Trailing::Reject);
+    let mut encoder = FrameEncoder::new(&key);
+    let one = encode(&mut encoder, [data(*b"a"), Frame::End]);
+    let two = [one.clone(), encode(&mut encoder, [Frame::End])].concat();
+
+    let frames = FramedRead::new(&one[..], FrameDecoder::with_options(&key, &options));
+    assert_eq!(block_on(frames.try_collect::<Vec<_>>()).unwrap(), [data(*b"a"), Frame::End]);
+
+    let mut frames = FramedRead::new(&two[..], FrameDecoder::with_options(&key, &options));
+    block_on(async {
+        assert_eq!(frames.next().await.unwrap().unwrap(), data(*b"a"));
+        assert_eq!(frames.next().await.unwrap().unwrap(), Frame::End);
+        let error = frames.next().await.unwrap().unwrap_err();
+        assert_eq!(Error::from_io(&error), Some(Error::TrailingData { at: one.len() as u64 }));
+    });
+}
+
+#[test]
+fn a_codec_that_failed_stays_failed() {
+    let key = Key::generate();
+    let mut encoder = FrameEncoder::new(&key);
+    let mut wire = encode(&mut encoder, [data(*b"a"), data(*b"b"), Frame::End]);
+    wire[90] ^= 1;
+    // A perfectly good stream behind the bad one must not be reached.
+    wire.extend(encode(&mut encoder, [data(*b"c"), Frame::End]));
+    let mut decoder = FrameDecoder::new(&key);
+    let mut input = BytesMut::from(&wire[..]);
+    let expected = Some(Error::Corrupt { frame: 0, at: 80 });
+    for _ in 0..5 {
+        assert_eq!(Error::from_io(&decoder.decode(&mut input).unwrap_err()), expected);
+        assert_eq!(Error::from_io(&decoder.decode_eof(&mut input).unwrap_err()), expected);
+    }
+
+    let mut frames = FramedRead::new(&wire[..], FrameDecoder::new(&key));
+    block_on(async {
+        assert!(frames.next().await.unwrap().is_err());
+        assert!(frames.next().await.is_none_or(|frame| frame.is_err()), "nothing comes after an error");
+    });
+}
+
+#[test]
+fn what_was_read_ahead_is_in_the_parts() {
+    let key = Key::generate();
+    let wire = [agcm::encrypt(&key, b"a"), b"and then something else".to_vec()].concat();
+    let mut frames = FramedRead::new(&wire[..], FrameDecoder::new(&key));
+    block_on(async {
+        assert_eq!(frames.next().await.unwrap().unwrap(), data(*b"a"));
+        assert_eq!(frames.next().await.unwrap().unwrap(), Frame::End);
+    });
+    let parts = frames.into_parts();
+    assert_eq!([&parts.read_buf[..], parts.io].concat(), b"and then something else");
+}
+
+#[test]
+fn data_is_handed_out_without_a_copy() {
+    let key = Key::generate();
+    let mut wire = BytesMut::from(&agcm::encrypt(&key, &plaintext(1000))[..]);
+    let range = wire.as_ptr_range();
+    let Some(Frame::Data(data)) = FrameDecoder::new(&key).decode(&mut wire).unwrap() else { panic!("data first") };
+    assert_eq!(data, plaintext(1000));
+    assert!(range.contains(&data.as_ptr()));
+}
+
+#[tokio::test]
+async fn a_writer_and_a_decoder_understand_each_other() {
+    let key = Key::generate();
+    let (near, far) = tokio::io::duplex(100);
+    let sent = plaintext(300_000);
+    let send = async {
+        let mut writer = agcm::EncryptWriter::new(near, &key);
+        writer.write_all(&sent).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let receive = async {
+        let mut received = Vec::new();
+        let mut frames = FramedRead::new(far, FrameDecoder::new(&key));
+        while let Some(Frame::Data(data)) = frames.try_next().await.unwrap() {
+            received.extend_from_slice(&data);
+        }
+        received
+    };
+    let ((), received) = tokio::join!(send, receive);
+    assert!(received == sent);
+}

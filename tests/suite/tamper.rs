@@ -124,7 +124,7 @@ fn someone_with_the_key_cannot_make_a_stream_lie_about_itself() {
     let key = Key::from_bytes(bytes);
     let r = Reference::new(&bytes, [1; 12], [2; 20], 16, b"");
     let plain = plaintext(48);
-    let [a, b, c] = [0, 1, 2].map(|i| r.data(i * 16, &plain[i as usize * 16..][..16]));
+    let [a, b, c] = [0, 16, 32].map(|at| r.data(at as u64, &plain[at..][..16]));
     let p = r.prelude();
     let corrupt = Error::Corrupt { frame: 3, at: 80 + 3 * 36 };
     for (total, frames, layout) in

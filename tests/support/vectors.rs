@@ -68,7 +68,7 @@ pub fn invalid() -> Vec<Invalid> {
 
 /// The plaintext of every vector: byte i is (31 i + 7) mod 251.
 pub fn plaintext(len: usize) -> Vec<u8> {
-    (0..len).map(|i| ((i * 31 + 7) % 251) as u8).collect()
+    (0..len).map(|i| u8::try_from((i * 31 + 7) % 251).unwrap()).collect()
 }
 
 fn list(name: &str) -> Vec<Value> {

@@ -1,0 +1,315 @@
+//! What is allocated, by an allocator that counts, and what is left in memory that is freed.
+//!
+//! Counts are per thread, and everything here runs on the thread of its test, so tests do not disturb each other.
+
+#![allow(unsafe_code, reason = "a global allocator cannot be written without it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io,
+    pin::Pin,
+    ptr, slice,
+    task::{Context, Poll},
+};
+
+use agcm::{DecryptOptions, DecryptReader, EncryptOptions, EncryptWriter, Encryptor, Error, Key};
+use futures::executor::block_on;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const CHUNK: usize = 64 * KIB;
+const CHUNKS: usize = 256 * MIB / CHUNK;
+
+/// Something that is in the plaintext and nowhere else.
+const MARK: [u8; 16] = *b"this is secret!!";
+
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static MARKS_FREED: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(old: usize, new: usize) {
+    let held = HELD.get() + new as isize - old as isize;
+    HELD.set(held);
+    PEAK.set(PEAK.get().max(held));
+    ALLOCATIONS.set(ALLOCATIONS.get() + usize::from(new > 0));
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// Memory is zeroed when it is handed out, so that all of a block may be read when it comes back.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(0, layout.size());
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(layout.size(), 0);
+        unsafe {
+            look_for_mark(block, layout);
+            System.dealloc(block, layout);
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(layout.size(), size);
+        unsafe {
+            look_for_mark(block, layout);
+            let block = System.realloc(block, layout, size);
+            if !block.is_null() && size > layout.size() {
+                ptr::write_bytes(block.add(layout.size()), 0, size - layout.size());
+            }
+            block
+        }
+    }
+}
+
+unsafe fn look_for_mark(block: *mut u8, layout: Layout) {
+    let bytes = unsafe { slice::from_raw_parts(block, layout.size()) };
+    if bytes.len() >= MARK.len() && bytes.windows(MARK.len()).any(|window| window == MARK) {
+        MARKS_FREED.set(MARKS_FREED.get() + 1);
+    }
+}
+
+/// The peak and the number of allocations since it was made, beyond what was held then.
+struct Since {
+    held: isize,
+    allocations: usize,
+}
+
+impl Since {
+    fn now() -> Self {
+        PEAK.set(HELD.get());
+        Self { held: HELD.get(), allocations: ALLOCATIONS.get() }
+    }
+
+    fn peak(&self) -> usize {
+        usize::try_from(PEAK.get() - self.held).unwrap()
+    }
+
+    fn allocations(&self) -> usize {
+        ALLOCATIONS.get() - self.allocations
+    }
+}
+
+/// A stream of any length that is made while it is read, without allocating.
+struct Source {
+    encryptor: Option<Encryptor>,
+    frame: Vec<u8>,
+    sent: usize,
+    chunks: usize,
+}
+
+impl Source {
+    fn new(key: &Key, chunks: usize) -> Self {
+        let (encryptor, prelude) = Encryptor::start(key, &EncryptOptions::new()).unwrap();
+        let mut frame = Vec::with_capacity(CHUNK + 20);
+        frame.extend_from_slice(&prelude);
+        Self { encryptor: Some(encryptor), frame, sent: 0, chunks }
+    }
+}
+
+impl AsyncRead for Source {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.sent == this.frame.len() {
+            this.sent = 0;
+            this.frame.clear();
+            if this.chunks > 0 {
+                this.chunks -= 1;
+                this.frame.resize(CHUNK + 20, 7);
+                this.encryptor.as_mut().unwrap().seal_in_place(&mut this.frame)?;
+            } else if let Some(encryptor) = this.encryptor.take() {
+                this.frame.extend_from_slice(&encryptor.finish());
+            }
+        }
+        let n = buf.remaining().min(this.frame.len() - this.sent);
+        buf.put_slice(&this.frame[this.sent..this.sent + n]);
+        this.sent += n;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_writer_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let (key, chunk) = (Key::generate(), vec![7; CHUNK]);
+    let since = Since::now();
+    let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
+    assert!(since.peak() < 256, "nothing to speak of before the first byte: {}", since.peak());
+    block_on(async {
+        writer.write_all(&chunk).await.unwrap();
+        let running = Since::now();
+        for _ in 1..CHUNKS {
+            writer.write_all(&chunk).await.unwrap();
+        }
+        writer.write_all(b"part of a chunk").await.unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(running.allocations(), 0);
+        writer.shutdown().await.unwrap();
+    });
+    assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+    let finished = Since::now();
+    drop(writer);
+    assert!(finished.held - HELD.get() < 256, "the buffer is given back when the stream is finished");
+}
+
+#[test]
+fn a_reader_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let key = Key::generate();
+    for buffered in [false, true] {
+        let source = Source::new(&key, CHUNKS);
+        let mut plaintext = vec![0; if buffered { 0 } else { CHUNK }];
+        let since = Since::now();
+        let mut reader = DecryptReader::new(source, &key);
+        assert!(since.peak() < 256, "nothing to speak of before the first byte: {}", since.peak());
+        let mut total = 0;
+        block_on(async {
+            let mut running = Since::now();
+            loop {
+                let n = if buffered {
+                    let n = reader.fill_buf().await.unwrap().len();
+                    reader.consume(n);
+                    n
+                } else {
+                    reader.read(&mut plaintext).await.unwrap()
+                };
+                if n == 0 {
+                    break;
+                }
+                total += n;
+                // The first frame grows the buffer as it arrives; the second finds it as large as it gets.
+                if total == 2 * CHUNK {
+                    running.allocations = ALLOCATIONS.get();
+                }
+            }
+            assert_eq!(running.allocations(), 0);
+        });
+        assert_eq!(total, CHUNKS * CHUNK);
+        assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+    }
+}
+
+/// A stream's prelude that announces the largest chunks.
+fn large_prelude(key: &Key) -> Vec<u8> {
+    let options = EncryptOptions::new().chunk_size(10 * MIB).unwrap();
+    Encryptor::start(key, &options).unwrap().1.to_vec()
+}
+
+fn first_error(stream: &[u8], key: &Key) -> (Option<Error>, usize) {
+    let since = Since::now();
+    let mut reader = DecryptReader::new(stream, key);
+    let mut byte = [0];
+    let error = block_on(reader.read(&mut byte)).unwrap_err();
+    (Error::from_io(&error), since.peak())
+}
+
+#[test]
+fn nothing_is_allocated_on_the_word_of_a_header() {
+    let stream = large_prelude(&Key::generate());
+    let (error, peak) = first_error(&stream, &Key::generate());
+    assert_eq!(error, Some(Error::KeyMismatch));
+    assert!(peak < 4 * KIB, "{peak}");
+}
+
+#[test]
+fn nothing_is_allocated_on_the_word_of_a_frame() {
+    let key = Key::generate();
+    let mut stream = large_prelude(&key);
+    // A data frame of 10 MiB and a tag.
+    stream.extend_from_slice(&[0x10, 0, 0xa0, 2]);
+    let (error, peak) = first_error(&stream, &key);
+    assert_eq!(error, Some(Error::Truncated { at: 84 }));
+    assert!(peak < 8 * KIB, "{peak}");
+}
+
+#[test]
+fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
+    let key = Key::generate();
+    let mut stream = EncryptOptions::new().chunk_size(MIB).unwrap().encrypt(&key, &vec![7; MIB]);
+    let last = stream.len() - 37 - 1;
+    stream[last] ^= 1;
+    for arrived in [100, 5000, 20_000, 100_000, 500_000, stream.len()] {
+        let (error, peak) = first_error(&stream[..arrived], &key);
+        assert!(matches!(error, Some(Error::Truncated { .. } | Error::Corrupt { .. })));
+        // Beside the buffer there is the expanded key, and a little more.
+        assert!(peak <= 2 * arrived + 4 * KIB + 2 * KIB, "{peak} for {arrived}");
+    }
+}
+
+/// Runs something with a plaintext full of marks; no mark may be in any memory that it frees.
+fn assert_wipes(what: &str, run: impl FnOnce(&[u8])) {
+    let plaintext = MARK.repeat(8000);
+    MARKS_FREED.set(0);
+    run(&plaintext);
+    assert_eq!(MARKS_FREED.get(), 0, "{what}");
+    drop(plaintext);
+    assert_eq!(MARKS_FREED.get(), 1, "the test sees what it looks for");
+}
+
+#[test]
+fn plaintext_is_wiped_before_its_memory_is_freed() {
+    let key = Key::generate();
+    assert_wipes("a writer, dropped", |plaintext| {
+        let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
+        block_on(writer.write_all(&plaintext[..1000])).unwrap();
+    });
+    assert_wipes("a writer, finished", |plaintext| {
+        let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
+        block_on(async {
+            writer.write_all(plaintext).await.unwrap();
+            writer.finish().await.unwrap();
+        });
+    });
+    // Short frames first, so that what the buffer has grown to is too small for those that follow.
+    let irregular = |plaintext: &[u8]| {
+        let (mut encryptor, prelude) = Encryptor::start(&key, &EncryptOptions::new()).unwrap();
+        let mut stream = Vec::with_capacity(300_000);
+        stream.extend_from_slice(&prelude);
+        encryptor.seal(&plaintext[..100], &mut stream).unwrap();
+        encryptor.seal(&plaintext[..CHUNK], &mut stream).unwrap();
+        encryptor.seal(&plaintext[..1000], &mut stream).unwrap();
+        stream.extend_from_slice(&encryptor.finish());
+        stream
+    };
+    assert_wipes("a reader, dropped", |plaintext| {
+        let stream = irregular(plaintext);
+        for wanted in [10, 100, 120, CHUNK, CHUNK + 500] {
+            let mut reader = DecryptReader::new(&stream[..], &key);
+            block_on(async {
+                let mut left = wanted;
+                while left > 0 {
+                    let n = reader.fill_buf().await.unwrap().len().min(left);
+                    reader.consume(n);
+                    left -= n;
+                }
+            });
+        }
+    });
+    assert_wipes("a reader, at its end", |plaintext| {
+        let stream = irregular(plaintext);
+        let mut reader = DecryptReader::new(&stream[..], &key);
+        block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap();
+    });
+    assert_wipes("a reader, failed", |plaintext| {
+        let mut stream = irregular(plaintext);
+        let last = stream.len() - 1;
+        stream[last] ^= 1;
+        let mut reader = DecryptReader::new(&stream[..], &key);
+        block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap_err();
+    });
+    assert_wipes("a one-shot, failed", |plaintext| {
+        let mut stream = irregular(plaintext);
+        let last = stream.len() - 1;
+        stream[last] ^= 1;
+        DecryptOptions::new().decrypt(&key, &stream).unwrap_err();
+    });
+}
