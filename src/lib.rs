@@ -1,19 +1,110 @@
-//! Streaming AES-256-GCM for async Rust
+//! Streaming AES-256-GCM for async Rust, on Tokio.
+//!
+//! `agcm` encrypts and decrypts byte streams of any size in constant memory: snapshots to disk, over sockets, into object
+//! stores. Whatever was cut, changed, reordered, spliced or sealed under another key is an error that says what is wrong and
+//! where, and no byte of plaintext is released before its tag was checked.
+//!
+//! # Which type do I want?
+//!
+//! | I have | I want | use |
+//! |---|---|---|
+//! | a file | an encrypted file, and back | [`encrypt_file`], [`decrypt_file`] |
+//! | bytes to write, and a file, a socket, anything [`AsyncWrite`](tokio::io::AsyncWrite) | to write them encrypted | [`EncryptWriter`] |
+//! | an encrypted [`AsyncRead`](tokio::io::AsyncRead) | to read the plaintext | [`DecryptReader`] |
+//! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec`] with [`tokio_util::codec::Framed`] |
+//! | a slice in memory | a `Vec` | [`encrypt()`], [`decrypt()`] |
+//! | synchronous code, or I/O of my own | only the cryptography | [`Encryptor`], [`Decryptor`] |
+//!
+//! All of them write and read one format, [version 1](mod@format), so what one seals every other opens. What can be chosen is
+//! in [`EncryptOptions`] and [`DecryptOptions`]; whatever decrypts takes one [`Key`] or several ([`KeyRing`]).
+//!
+//! # Files
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use agcm::{Key, decrypt_file, encrypt_file};
+//!
+//! let key = Key::generate();
+//! encrypt_file("db.dump", "db.dump.agcm", &key).await?;
+//! decrypt_file("db.dump.agcm", "db.restored", &key).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Sockets, and anything else that is written and read
+//!
+//! ```
+//! use agcm::{DecryptReader, EncryptWriter, Key};
+//! use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> io::Result<()> {
+//! let key = Key::generate();
+//! let (near, far) = io::duplex(64 * 1024); // or the two ends of a TCP connection
+//!
+//! let send = async {
+//!     let mut writer = EncryptWriter::new(near, &key);
+//!     writer.write_all(b"gigabytes of snapshot").await?;
+//!     writer.shutdown().await // without this, the other side will say `Truncated`
+//! };
+//! let receive = async {
+//!     let mut plaintext = Vec::new();
+//!     DecryptReader::new(far, &key).read_to_end(&mut plaintext).await?;
+//!     io::Result::Ok(plaintext)
+//! };
+//! let (sent, received) = tokio::join!(send, receive);
+//! sent?;
+//! assert_eq!(received?, b"gigabytes of snapshot");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Being told what is wrong
+//!
+//! ```
+//! use agcm::{Error, Key};
+//!
+//! let key = Key::generate();
+//! let stream = agcm::encrypt(&key, b"all or nothing");
+//!
+//! assert_eq!(agcm::decrypt(&Key::generate(), &stream), Err(Error::KeyMismatch));
+//! assert_eq!(agcm::decrypt(&key, &stream[..90]), Err(Error::Truncated { at: 90 }));
+//!
+//! let mut changed = stream.clone();
+//! changed[85] ^= 1;
+//! assert_eq!(agcm::decrypt(&key, &changed), Err(Error::Corrupt { frame: 0, at: 80 }));
+//! println!("{}", agcm::decrypt(&key, &changed).unwrap_err());
+//! ```
+//!
+//! # What it does not protect against
+//!
+//! Anyone can see how long a stream is, and how long its frames. A stream says that its writer had the key, not who that
+//! was. Whole streams can be dropped, or replayed: bind what they are for with a [context](EncryptOptions::context). Keys must
+//! be random; [limits per key](crate::format#limits-and-where-they-come-from) are generous, not endless. And what a reader
+//! released before an error is an authentic prefix, not the stream.
+
 #![forbid(unsafe_code)]
 
+// Lowest first: imports point upwards on this list, which is downwards in the crate.
+mod error;
+pub mod format;
+mod random;
+
+mod key;
+mod options;
+
 mod aead;
-pub mod codec;
+mod geometry;
+
 mod decrypt;
 mod encrypt;
-mod error;
-mod file;
-pub mod format;
-mod geometry;
+
+pub mod codec;
 mod io;
-mod key;
 mod oneshot;
-mod options;
-mod random;
+
+mod file;
+
 #[cfg(test)]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with the integration tests")]
 #[path = "../tests/support/vectors.rs"]
