@@ -37,7 +37,7 @@ async fn main() -> Result {
         Some(given) => PathBuf::from(given),
         None => make_sample(path("sample"))?,
     };
-    let len = fs::metadata(&plain)?.len();
+    let len = fs::metadata(&plain).map_err(|error| format!("{}: {error}", plain.display()))?.len();
     println!("snapshot: {} ({len} bytes)", plain.display());
 
     // A file, and back.

@@ -5,8 +5,6 @@
 
 use std::{error, fmt, io};
 
-use crate::format::{MAX_CHUNK_SIZE, MAX_CONTEXT_LEN, MAX_FRAMES, MAX_PLAINTEXT_LEN};
-
 /// What a stream or a caller did wrong.
 ///
 /// In the variants, `frame` is the number of a data frame, counted from 0 (the final frame has the number that the next
@@ -154,7 +152,7 @@ impl fmt::Display for Error {
             ),
             Self::InvalidChunkSize(size) => write!(
                 f,
-                "chunk size {size} is outside 1 ..= {MAX_CHUNK_SIZE} bytes; in a stream this means a damaged header"
+                "chunk size {size} is outside 1 ..= 10485760 bytes (10 MiB); in a stream this means a damaged header"
             ),
             Self::ChunkTooLarge { chunk, max } => write!(
                 f,
@@ -185,7 +183,7 @@ impl fmt::Display for Error {
                     "the stream stops at byte {at}, before its end; the transfer was cut or the writer was never \
                      finished: look for a longer copy"
                 )?;
-                if at == crate::format::HEADER_LEN as u64 {
+                if at == 24 {
                     f.write_str(" (a bare header is also what the Go library Harpocrates wrote for an empty input)")?;
                 }
                 Ok(())
@@ -195,10 +193,9 @@ impl fmt::Display for Error {
                 "the stream is whole, but more bytes follow its end at byte {at}; check whether files were joined, or \
                  read with Trailing::Leave"
             ),
-            Self::StreamTooLong => write!(
-                f,
-                "a stream holds at most {MAX_PLAINTEXT_LEN} bytes and {MAX_FRAMES} data frames; split the data over \
-                 several streams, or use larger chunks"
+            Self::StreamTooLong => f.write_str(
+                "a stream holds at most 4 PiB (2^52 bytes) and 2^40 data frames; split the data over several streams, \
+                 or use larger chunks",
             ),
             Self::Finished => f.write_str("the stream was finished already; nothing more can be written to it"),
             Self::InvalidKey => f.write_str(
@@ -206,7 +203,7 @@ impl fmt::Display for Error {
                  passphrase in its place",
             ),
             Self::ContextTooLong(len) => {
-                write!(f, "a context of {len} bytes is over the limit of {MAX_CONTEXT_LEN}; use a hash of it")
+                write!(f, "a context of {len} bytes is over the limit of 65535; use a hash of it")
             }
         }
     }

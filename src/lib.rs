@@ -105,6 +105,11 @@ mod oneshot;
 
 mod file;
 
+/// The quick start of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with the integration tests")]
 #[path = "../tests/support/vectors.rs"]

@@ -5,7 +5,7 @@ use std::{error, fmt, io};
 use agcm::{
     DecryptOptions, Decryptor, EncryptOptions, EncryptWriter, Encryptor, Error, Key, KeyRing, MAX_CHUNK_SIZE, Trailing,
     codec::{FrameDecoder, FrameEncoder},
-    decrypt, encrypt,
+    decrypt, encrypt, format,
 };
 
 use crate::vectors::plaintext;
@@ -182,6 +182,15 @@ fn every_message_says_where_and_what_to_do() {
         assert!(message.len() > 40 && message.len() < 250, "{message}");
         assert!(!message.ends_with('.') && !message.contains("  "), "{message}");
     }
+    for (error, limit) in [
+        (Error::InvalidChunkSize(0), MAX_CHUNK_SIZE as u64),
+        (Error::StreamTooLong, 52),
+        (Error::StreamTooLong, 40),
+        (Error::ContextTooLong(99_999), format::MAX_CONTEXT_LEN as u64),
+    ] {
+        assert!(error.to_string().contains(&limit.to_string()), "{error}");
+    }
+    assert_eq!((format::MAX_PLAINTEXT_LEN, format::MAX_FRAMES), (1 << 52, 1 << 40));
     assert!(Error::Corrupt { frame: 3, at: 188 }.to_string().contains("frame 3, at byte 188"));
     assert!(Error::Truncated { at: 24 }.to_string().contains("Go library"), "a bare header");
     assert!(!Error::Truncated { at: 25 }.to_string().contains("Go library"));
