@@ -96,7 +96,7 @@ impl Encoder<Frame> for FrameEncoder {
                 let frames = data.len().div_ceil(stream.chunk_size());
                 // All of the item or nothing.
                 stream.admit_more(data.len(), frames as u64)?;
-                dst.reserve(data.len() + frames * FRAME_OVERHEAD);
+                dst.reserve(data.len().saturating_add(frames.saturating_mul(FRAME_OVERHEAD)));
                 for chunk in data.chunks(stream.chunk_size()) {
                     let start = dst.len();
                     dst.extend_from_slice(&[0; WORD_LEN]);

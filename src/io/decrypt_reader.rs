@@ -147,9 +147,11 @@ impl<R: AsyncRead> DecryptReader<R> {
                 }
                 Next::Open(len) => {
                     let coop = ready!(coop::poll_proceed(cx));
+                    let room = len.saturating_sub(FRAME_OVERHEAD);
                     match &mut out {
-                        Some(out) if len < OFFLOAD_LEN && out.remaining() >= len.saturating_sub(FRAME_OVERHEAD) => {
-                            let n = buffer.open_into(out.initialize_unfilled());
+                        Some(out) if len < OFFLOAD_LEN && out.remaining() >= room => {
+                            // No more than the frame: the caller's buffer may be large, and not initialised.
+                            let n = buffer.open_into(out.initialize_unfilled_to(room));
                             out.advance(n);
                             coop.made_progress();
                             if n > 0 {

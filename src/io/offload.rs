@@ -11,7 +11,10 @@ use std::{
     thread,
 };
 
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit},
+};
 use tokio_util::sync::ReusableBoxFuture;
 
 /// From this many bytes on, one AEAD operation is work for the blocking pool.
@@ -38,7 +41,7 @@ impl<T: Send + 'static> Offload<T> {
 
     /// Waits until the value is here.
     ///
-    /// Fails, now and ever after, if the runtime was shut down under a task that held it.
+    /// Fails, now and ever after, if a task was lost with it: the runtime was shut down.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut T>> {
         if let (true, Some(task)) = (self.away, &mut self.task) {
             self.value = ready!(task.poll(cx));
@@ -47,7 +50,7 @@ impl<T: Send + 'static> Offload<T> {
         Poll::Ready(
             self.value
                 .as_mut()
-                .ok_or_else(|| io::Error::other("the runtime was shut down while it worked on a chunk of this stream")),
+                .ok_or_else(|| io::Error::other("a chunk of this stream was lost with the runtime that worked on it")),
         )
     }
 
@@ -67,15 +70,25 @@ impl<T: Send + 'static> Offload<T> {
             self.value = Some(value);
             return;
         };
-        let task = async move {
-            // The semaphore is never closed.
-            let permit = RUNNING.acquire().await.ok()?;
-            let work = move || {
+        let start = move |permit: SemaphorePermit<'static>, mut value: T| {
+            runtime.spawn_blocking(move || {
                 let _permit = permit;
                 work(&mut value);
                 value
+            })
+        };
+        // Started now if there is room, so that it gets done while the adapter's owner does something else.
+        let started = match RUNNING.try_acquire() {
+            Ok(permit) => Ok(start(permit, value)),
+            Err(_) => Err((start, value)),
+        };
+        let task = async move {
+            let handle = match started {
+                Ok(handle) => handle,
+                // The semaphore is never closed.
+                Err((start, value)) => start(RUNNING.acquire().await.ok()?, value),
             };
-            runtime.spawn_blocking(work).await.ok()
+            handle.await.ok()
         };
         match &mut self.task {
             Some(before) => before.set(task),

@@ -3,12 +3,16 @@
 use std::{
     io::{self, ErrorKind},
     pin::Pin,
+    sync::mpsc,
     task::{Context, Poll, Waker},
 };
 
 use agcm::{DecryptReader, EncryptOptions, EncryptWriter, Error, Key, decrypt};
 use futures::executor::block_on;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    runtime::{Builder, Runtime},
+};
 
 use crate::{
     script::{Op, Script, Writer},
@@ -392,29 +396,53 @@ async fn copy_from_a_file_makes_full_frames() {
     assert_eq!(decrypt(&key, &stream).unwrap(), plain);
 }
 
-#[tokio::test]
-async fn large_chunks_are_sealed_off_the_async_threads() {
-    const MIB: usize = 1024 * 1024;
+const MIB: usize = 1024 * 1024;
+
+/// A runtime whose only blocking thread is busy until the sender is dropped.
+fn busy_runtime() -> (Runtime, mpsc::Sender<()>) {
+    let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    let (release, busy) = mpsc::channel();
+    runtime.spawn_blocking(move || busy.recv().unwrap_err());
+    (runtime, release)
+}
+
+#[test]
+fn large_chunks_are_sealed_and_opened_off_the_async_threads() {
     let key = Key::generate();
-    let mut writer = EncryptWriter::with_options(Writer::default(), &key, &chunks_of(MIB));
     let plain = plaintext(3 * MIB);
-    assert_eq!(taken(poll_write(&mut writer, &plain)), MIB);
-    // On a single-threaded runtime nothing has polled the task that waits for the blocking pool.
-    assert!(poll_write(&mut writer, &plain[MIB..]).is_pending());
-    writer.write_all(&plain[MIB..]).await.unwrap();
-    writer.shutdown().await.unwrap();
+    let mut writer = EncryptWriter::with_options(Writer::default(), &key, &chunks_of(MIB));
+    let (runtime, release) = busy_runtime();
+    runtime.block_on(async {
+        assert_eq!(taken(poll_write(&mut writer, &plain)), MIB);
+        for _ in 0..3 {
+            assert!(poll_write(&mut writer, &plain[MIB..]).is_pending());
+            assert!(poll_flush(&mut writer).is_pending());
+            assert!(poll_shutdown(&mut writer).is_pending());
+        }
+        drop(release);
+        writer.write_all(&plain[MIB..]).await.unwrap();
+        writer.shutdown().await.unwrap();
+    });
     let stream = writer.into_inner().data;
     assert_eq!(frames(&stream), [MIB; 3]);
 
     let mut reader = DecryptReader::new(&stream[..], &key);
     let mut read = Vec::new();
-    reader.read_to_end(&mut read).await.unwrap();
+    let (runtime, release) = busy_runtime();
+    runtime.block_on(async {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            let mut piece = [0; 100];
+            assert!(Box::pin(reader.read(&mut piece)).as_mut().poll(&mut cx).is_pending());
+        }
+        drop(release);
+        reader.read_to_end(&mut read).await.unwrap();
+    });
     assert!(read == plain);
 }
 
 #[test]
 fn large_chunks_need_no_runtime() {
-    const MIB: usize = 1024 * 1024;
     let key = Key::generate();
     let plain = plaintext(2 * MIB + 5);
     let mut writer = EncryptWriter::with_options(Vec::new(), &key, &chunks_of(MIB));
@@ -429,18 +457,17 @@ fn large_chunks_need_no_runtime() {
 }
 
 #[test]
-fn a_runtime_that_goes_away_is_an_error_and_not_a_panic() {
-    const MIB: usize = 1024 * 1024;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+fn a_runtime_that_went_away_is_an_error_and_not_a_panic() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _inside = handle.enter();
     let mut writer = EncryptWriter::with_options(Vec::new(), &Key::generate(), &chunks_of(MIB));
-    runtime.block_on(async {
-        assert_eq!(taken(poll_write(&mut writer, &vec![7; MIB])), MIB);
-    });
-    drop(runtime);
-    // The chunk is lost, so the stream can never be finished.
+    assert_eq!(taken(poll_write(&mut writer, &vec![7; MIB])), MIB);
+    // No task could be had for the chunk, and it is gone, so the stream can never be finished.
     for _ in 0..2 {
-        assert!(error(poll_write(&mut writer, b"x")).to_string().contains("runtime"));
-        assert!(error(poll_shutdown(&mut writer)).to_string().contains("runtime"));
+        assert!(block_on(writer.write(b"x")).unwrap_err().to_string().contains("runtime"));
+        assert!(block_on(writer.shutdown()).unwrap_err().to_string().contains("runtime"));
     }
 }
 
