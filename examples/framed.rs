@@ -49,8 +49,12 @@ async fn main() -> io::Result<()> {
     let server = tokio::spawn(serve(listener, key.clone()));
 
     let mut connection = Framed::new(TcpStream::connect(address).await?, codec(&key, "to server", "to client")?);
+    // Without this, every item of more than 8 KiB would be flushed by itself.
+    connection.set_backpressure_boundary(4 * agcm::DEFAULT_CHUNK_SIZE);
     for (name, len) in [("users", 1_000_000), ("orders", 300_000), ("nothing", 0)] {
-        connection.feed(Frame::Data(Bytes::from(vec![7; len]))).await?;
+        for piece in vec![7; len].chunks(agcm::DEFAULT_CHUNK_SIZE) {
+            connection.feed(Frame::Data(Bytes::copy_from_slice(piece))).await?;
+        }
         connection.send(Frame::End).await?;
         while let Some(Frame::Data(answer)) = connection.try_next().await? {
             println!("{name}: {}", String::from_utf8_lossy(&answer));

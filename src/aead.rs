@@ -34,7 +34,7 @@ pub(crate) enum Body<'a> {
 
 /// The key of one stream, ready to seal and open its frames.
 ///
-/// The expanded key sits behind a box: moving the stream that owns it leaves no copy on the stack.
+/// The expanded key sits behind a box, so that moving the stream that owns it copies no key.
 pub(crate) struct StreamKey {
     cipher: Box<Aes256Gcm>,
     nonce: [u8; NONCE_LEN],

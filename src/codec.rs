@@ -11,7 +11,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::{
     decrypt::{Decryptor, Step},
     encrypt::Encryptor,
-    format::{FRAME_OVERHEAD, TAG_LEN, UNTRUSTED_LEN, WORD_LEN},
+    format::{FRAME_OVERHEAD, TAG_LEN, WORD_LEN},
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
 };
@@ -37,8 +37,12 @@ impl From<Bytes> for Frame {
 /// size is split over several frames; shorter `Data` makes a shorter frame, and empty `Data` writes nothing. An `End` with no
 /// `Data` before it is a stream too, an empty one.
 ///
-/// An item that fails ([`StreamTooLong`](crate::Error::StreamTooLong), or no randomness for a new stream) has added no frame, and
-/// the encoder goes on with the next.
+/// An item that fails ([`StreamTooLong`](crate::Error::StreamTooLong), or no randomness for a new stream) has added nothing of
+/// its data, and the encoder goes on with the next.
+///
+/// Sealing is done within the call, whatever the length of an item: send pieces of some 64 KiB rather than one of a gigabyte.
+/// [`FramedWrite`](tokio_util::codec::FramedWrite) and [`Framed`](tokio_util::codec::Framed) flush before an item as soon as 8 KiB are
+/// buffered, which is at every such piece. Raise their `set_backpressure_boundary` to a few chunks to have fewer, larger writes.
 ///
 /// ```
 /// use agcm::{Key, codec::{Frame, FrameEncoder}};
@@ -127,7 +131,8 @@ impl fmt::Debug for FrameEncoder {
 /// since the last `End` is a prefix.
 ///
 /// The end of the input is a clean one only between two streams; anywhere else it is [`Truncated`](crate::Error::Truncated).
-/// After an error every call returns the same error. With [`Trailing::Reject`] there is one stream, and nothing may follow it.
+/// After an error every call returns the same error. With [`Trailing::Reject`] there is exactly one stream, and nothing may
+/// follow it.
 ///
 /// Decoders read ahead, so a [`FramedRead`](tokio_util::codec::FramedRead) may hold bytes that belong to what follows the
 /// last stream: take them from its `into_parts`. Where that matters, [`DecryptReader`](crate::DecryptReader) never does it.
@@ -153,7 +158,7 @@ pub struct FrameDecoder {
     keys: KeyRing,
     options: DecryptOptions,
     stream: Decryptor,
-    /// Of the current stream something has arrived.
+    /// The input must not end before the current stream has: something of it has arrived.
     begun: bool,
     /// A data frame of the current stream was opened, so its chunk size may be believed.
     trusted: bool,
@@ -171,7 +176,9 @@ impl FrameDecoder {
     pub fn with_options(keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
         let keys = keys.into();
         let stream = Decryptor::new(&keys, options);
-        Self { keys, options: options.clone(), stream, begun: false, trusted: false }
+        // Where there is to be exactly one stream, an input without any is cut as well.
+        let begun = options.trailing == Some(Trailing::Reject);
+        Self { keys, options: options.clone(), stream, begun, trusted: false }
     }
 }
 
@@ -184,8 +191,10 @@ impl Decoder for FrameDecoder {
         loop {
             match self.stream.open_in_place(src)? {
                 Step::Incomplete { allowed, .. } => {
-                    let bound = if self.trusted { allowed } else { allowed.min(2 * src.len() + UNTRUSTED_LEN) };
-                    src.reserve(bound.saturating_sub(src.len()));
+                    // Before that, the buffer grows by what arrives, as its reader lets it.
+                    if self.trusted {
+                        src.reserve(allowed - src.len());
+                    }
                     return Ok(None);
                 }
                 Step::Start { consumed } => src.advance(consumed),

@@ -189,7 +189,8 @@ impl Decryptor {
         matches!(self.state, State::End)
     }
 
-    /// The chunk size of the stream in bytes, once its key commitment was checked.
+    /// The chunk size of the stream in bytes, while its frames are being opened: after [`Step::Start`] and before
+    /// [`Step::End`] or an error.
     #[must_use]
     pub fn chunk_size(&self) -> Option<usize> {
         match &self.state {

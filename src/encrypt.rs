@@ -27,6 +27,10 @@ use crate::{
 ///
 /// Dropping an `Encryptor` does not finish its stream: readers will say [`Error::Truncated`].
 ///
+/// An `Encryptor` is not `Clone`, because two that go on from one state would seal different data under the same nonces. What
+/// the type system cannot prevent is that a process forks, or a virtual machine is restored from a snapshot, in the middle of
+/// a stream, and both copies go on with it: drop what is open in one of them.
+///
 /// ```
 /// use std::io::{self, Write};
 /// use agcm::{EncryptOptions, Encryptor, Key};
@@ -63,7 +67,10 @@ impl Encryptor {
     ///
     /// If the operating system gives no random bytes.
     pub fn start(key: &Key, options: &EncryptOptions) -> io::Result<(Self, [u8; PRELUDE_LEN])> {
-        Ok(Self::start_with(key, options, random::bytes()?, random::bytes()?))
+        let (mut nonce, mut salt) = ([0; NONCE_LEN], [0; SALT_LEN]);
+        random::fill(&mut nonce)?;
+        random::fill(&mut salt)?;
+        Ok(Self::start_with(key, options, nonce, salt))
     }
 
     /// Starts a stream with a given nonce and salt, which must never have been used under this key: private, for `start` and

@@ -15,7 +15,8 @@ use std::{error, fmt, io};
 /// Adapters speak [`std::io::Error`]. An `Error` becomes one of kind [`InvalidData`](io::ErrorKind::InvalidData) if the
 /// stream is at fault ([`Truncated`](Self::Truncated) too: `UnexpectedEof` would look like a clean end to the loops over
 /// `read_u32` that exist) or of kind [`InvalidInput`](io::ErrorKind::InvalidInput) if the caller is.
-/// [`Error::from_io`] gets it back:
+/// Where either can be ([`InvalidChunkSize`](Self::InvalidChunkSize), [`ChunkTooLarge`](Self::ChunkTooLarge),
+/// [`StreamTooLong`](Self::StreamTooLong)), it counts as the stream. [`Error::from_io`] gets it back:
 ///
 /// ```
 /// use agcm::{DecryptReader, Error, Key};

@@ -1,7 +1,8 @@
 //! Files: encrypted or decrypted beside their target, and published whole or not at all.
 //!
 //! A target appears under its name only when it is complete and on disk. Nothing that was there before is ever replaced, and
-//! nothing is left behind by an error, a panic or a future that was dropped.
+//! nothing is left behind by an error, a panic or a future that was dropped. Only a process that is killed, or a machine that
+//! stops, leaves its temporary file, named `.agcm-*.partial`.
 
 use std::{
     error, fmt,
@@ -48,7 +49,8 @@ use crate::{
 /// # Errors
 ///
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is anything at `dst`; it is never replaced, even if it comes into
-/// being while this runs. Whatever the file system says, with the path and what was to be done there. After an error there is no `dst`, and no temporary file.
+/// being while this runs. Whatever the file system says, with the path and what was to be done there. After an error there
+/// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`.)
 ///
 /// # Cancel safety
 ///
@@ -69,8 +71,8 @@ pub async fn encrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Ke
 
 /// Decrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
-/// As [`encrypt_file`] the other way round. `dst` appears only when the whole stream was authenticated to its end, and only
-/// its owner may read it (mode 0600 on Unix).
+/// As [`encrypt_file`] the other way round. `dst` appears only when the whole stream was authenticated to its end. On Unix only
+/// its owner may read it (mode 0600); elsewhere the permissions are those of the folder.
 ///
 /// # Errors
 ///
@@ -219,7 +221,7 @@ enum Visibility {
 /// A file that has no name yet: a temporary one in the folder where it will appear, removed unless it is published.
 struct Target<'a> {
     path: &'a Path,
-    folder: &'a Path,
+    folder: Folder<'a>,
     temporary: NamedTempFile,
 }
 
@@ -234,10 +236,7 @@ impl<'a> Target<'a> {
             let error = io::Error::new(io::ErrorKind::AlreadyExists, "it is there already and is never replaced");
             return Err(at(path, "creating", error));
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = Folder::of(path)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".agcm-").suffix(".partial");
         #[cfg(unix)]
@@ -252,7 +251,7 @@ impl<'a> Target<'a> {
         #[cfg(not(unix))]
         let _ = visibility;
         let temporary =
-            builder.tempfile_in(folder).map_err(|error| at(folder, "creating a temporary file in", error))?;
+            builder.tempfile_in(folder.path).map_err(|error| at(folder.path, "creating a temporary file in", error))?;
         Ok(Self { path, folder, temporary })
     }
 
@@ -261,27 +260,44 @@ impl<'a> Target<'a> {
         let Self { path, folder, temporary } = self;
         temporary.as_file().sync_all().map_err(|error| at(path, "syncing", error))?;
         temporary.persist_noclobber(path).map_err(|error| at(path, "publishing", error.error))?;
-        sync_folder(folder).map_err(|error| {
+        folder.sync().map_err(|error| {
             // Whether the name would survive a crash is not known, so it must not stay: an error means that there is no file.
             let _ = fs::remove_file(path);
-            at(folder, "syncing", error)
+            at(folder.path, "syncing", error)
         })
     }
 }
 
-/// Makes the names in a folder survive a crash, where the system can.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some file systems, network ones among them, cannot sync a folder; there is nothing more to be done there.
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
-        result => result,
-    }
+/// The folder of a new file, to make names in it survive a crash.
+struct Folder<'a> {
+    path: &'a Path,
+    /// `None` where folders cannot be opened: on other systems than Unix, or because this one may be written but not read.
+    /// Found out before the work is done, which would be in vain if it were found out after.
+    file: Option<File>,
 }
 
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
+impl<'a> Folder<'a> {
+    fn of(path: &'a Path) -> io::Result<Self> {
+        let path = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let file = match File::open(path) {
+            _ if !cfg!(unix) => None,
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => return Err(at(path, "opening the folder", error)),
+        };
+        Ok(Self { path, file })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.file.as_ref().map_or(Ok(()), File::sync_all) {
+            // Some file systems, network ones among them, cannot sync a folder; there is nothing more to be done there.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+            result => result,
+        }
+    }
 }
 
 /// A file whose errors say which one it is.

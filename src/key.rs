@@ -43,8 +43,9 @@ impl Key {
     /// is not random would be worse.
     #[must_use]
     pub fn generate() -> Self {
-        match random::bytes() {
-            Ok(bytes) => Self::from_bytes(bytes),
+        let mut key = Self(Box::new([0; Self::LEN]));
+        match random::fill(&mut key.0[..]) {
+            Ok(()) => key,
             Err(error) => panic!("no key can be generated: {error}"),
         }
     }

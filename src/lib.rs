@@ -86,6 +86,7 @@
 #![forbid(unsafe_code)]
 
 // Lowest first: imports point upwards on this list, which is downwards in the crate.
+mod blocking;
 mod error;
 pub mod format;
 mod random;

@@ -1,22 +1,20 @@
 //! Random bytes, straight from the operating system for every call.
 //!
 //! Nothing is ever buffered in user space: a forked process or a restored virtual machine would hand the same bytes out
-//! twice, and a nonce with them.
+//! twice, and start two streams with one nonce.
 
 use std::io;
 
 use rand::{TryRng, rngs::SysRng};
 
-/// `N` fresh random bytes, or the error of the operating system's generator.
-pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+/// Fills `bytes` with fresh random ones, where they lie: no copy of what may become a key stays on the stack.
+pub(crate) fn fill(bytes: &mut [u8]) -> io::Result<()> {
     #[cfg(test)]
     failing::check()?;
 
-    let mut bytes = [0; N];
     SysRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|error| io::Error::other(format!("the operating system gives no random bytes: {error}")))?;
-    Ok(bytes)
+        .try_fill_bytes(bytes)
+        .map_err(|error| io::Error::other(format!("the operating system gives no random bytes: {error}")))
 }
 
 /// Lets a test see what an adapter does when the generator fails, which it hardly ever does by itself.

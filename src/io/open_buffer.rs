@@ -133,7 +133,6 @@ impl OpenBuffer {
             }
             Ok(Step::End { .. }) => {
                 self.buf = Zeroizing::default();
-                self.trusted = false;
                 // One byte would be enough to tell that the input goes on.
                 (self.required, self.allowed) = (1, 1);
             }
@@ -157,6 +156,8 @@ impl OpenBuffer {
                 self.buf.extend_from_slice(&start[..len]);
             }
         } else if len == self.buf.capacity() {
+            // All ciphertext so far, so it may be moved without being wiped. Where the allocator has to move it, the old and
+            // the new buffer exist together while it does.
             self.buf.reserve_exact(self.allowed.min(2 * len + UNTRUSTED_LEN) - len);
         }
         let spare = self.buf.capacity() - len;
