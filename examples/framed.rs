@@ -56,8 +56,13 @@ async fn main() -> io::Result<()> {
             connection.feed(Frame::Data(Bytes::copy_from_slice(piece))).await?;
         }
         connection.send(Frame::End).await?;
-        while let Some(Frame::Data(answer)) = connection.try_next().await? {
-            println!("{name}: {}", String::from_utf8_lossy(&answer));
+        loop {
+            match connection.try_next().await? {
+                Some(Frame::Data(answer)) => println!("{name}: {}", String::from_utf8_lossy(&answer)),
+                Some(Frame::End) => break,
+                // A clean end of the connection, but not where an answer was due.
+                None => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
         }
     }
     connection.close().await?;

@@ -93,9 +93,12 @@ async fn send(socket: TcpStream, path: PathBuf, len: u64, key: Key) -> Result {
 async fn receive(listener: TcpListener, path: PathBuf, key: Key) -> Result {
     let (socket, _) = listener.accept().await?;
     let mut reader = DecryptReader::new(socket, &key);
-    let mut file = File::create(path).await?;
+    let partial = path.with_extension("partial");
+    let mut file = File::create(&partial).await?;
     tokio::io::copy_buf(&mut reader, &mut file).await?; // fails unless the stream is whole
-    file.flush().await?;
+    file.sync_all().await?;
+    // Only now does it get its name: what was received before an error is not the snapshot.
+    tokio::fs::rename(partial, path).await?;
     Ok(())
 }
 

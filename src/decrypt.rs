@@ -27,26 +27,39 @@ use crate::{
 /// What was released before an error is an authentic prefix of the plaintext, not the plaintext.
 ///
 /// ```
+/// use std::io::{self, Read, Write};
 /// use agcm::{DecryptOptions, Decryptor, Error, Key, Step};
 ///
-/// fn decrypt(key: &Key, mut stream: &[u8]) -> Result<Vec<u8>, Error> {
+/// fn decrypt_from(mut input: impl Read, key: &Key, mut out: impl Write) -> io::Result<()> {
 ///     let mut decryptor = Decryptor::new(key, &DecryptOptions::new());
-///     let mut plaintext = Vec::new();
+///     let mut buffer = Vec::new();
 ///     loop {
-///         match decryptor.open(stream, &mut plaintext)? {
-///             Step::Start { consumed } | Step::Data { consumed, .. } => stream = &stream[consumed..],
-///             Step::End { .. } => return Ok(plaintext),
-///             // A reader would now fetch more.
-///             Step::Incomplete { .. } => decryptor.end_of_input(stream.len())?,
+///         match decryptor.open_in_place(&mut buffer)? {
+///             Step::Start { consumed } => drop(buffer.drain(..consumed)),
+///             Step::Data { consumed, plaintext } => {
+///                 out.write_all(&buffer[plaintext])?;
+///                 buffer.drain(..consumed);
+///             }
+///             Step::End { .. } => return Ok(()),
+///             Step::Incomplete { required, .. } => {
+///                 let missing = (required - buffer.len()) as u64;
+///                 if input.by_ref().take(missing).read_to_end(&mut buffer)? == 0 {
+///                     decryptor.end_of_input(buffer.len())?;
+///                 }
+///             }
 ///         }
 ///     }
 /// }
 ///
 /// let key = Key::generate();
 /// let stream = agcm::encrypt(&key, b"synchronous");
-/// assert_eq!(decrypt(&key, &stream)?, b"synchronous");
-/// assert_eq!(decrypt(&key, &stream[..99]), Err(Error::Truncated { at: 99 }));
-/// # Ok::<(), Error>(())
+/// let mut plaintext = Vec::new();
+/// decrypt_from(&stream[..], &key, &mut plaintext)?;
+/// assert_eq!(plaintext, b"synchronous");
+///
+/// let cut = decrypt_from(&stream[..99], &key, io::sink()).unwrap_err();
+/// assert_eq!(Error::from_io(&cut), Some(Error::Truncated { at: 99 }));
+/// # Ok::<(), io::Error>(())
 /// ```
 pub struct Decryptor {
     state: State,
@@ -59,10 +72,11 @@ pub struct Decryptor {
 pub enum Step {
     /// The input is too short for a step: call again with more of the stream appended.
     Incomplete {
-        /// How long the input must be for the next step. More than that may be needed then.
+        /// How long the whole input must be for the next step, counting what is there. (That step may turn out to be no
+        /// more than asking for more: a frame's length is known only when its first 4 bytes are.)
         required: usize,
-        /// How long the input may be without holding a byte that is not the stream's. At most the start of the next frame
-        /// more than required.
+        /// How long the whole input may be without holding a byte from behind the stream, which matters where something
+        /// follows it. It saves a read to ask for this much, but wait only for what is required.
         allowed: usize,
     },
     /// The stream was started: key and context are right. No plaintext yet.

@@ -112,10 +112,13 @@ impl Error {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(*found);
             }
-            // `io::Error::source` skips the error that it wraps, which may be the one we look for.
-            next = match error.downcast_ref::<io::Error>() {
-                Some(io) => inside(io),
-                None => error.source(),
+            next = if let Some(explained) = error.downcast_ref::<Explained>() {
+                inside(&explained.cause)
+            } else if let Some(error) = error.downcast_ref::<io::Error>() {
+                // Its own `source` skips the error that it wraps, which may be the one we look for.
+                inside(error)
+            } else {
+                error.source()
             };
         }
         None
@@ -153,12 +156,13 @@ impl fmt::Display for Error {
             ),
             Self::InvalidChunkSize(size) => write!(
                 f,
-                "chunk size {size} is outside 1 ..= 10485760 bytes (10 MiB); in a stream this means a damaged header"
+                "chunk size {size} is outside 1 ..= 10485760 bytes (10 MiB); choose another one, or, if it stands in the \
+                 header of a stream, look for an undamaged copy"
             ),
             Self::ChunkTooLarge { chunk, max } => write!(
                 f,
-                "a chunk of {chunk} bytes is over the limit of {max}; if the stream is trusted, raise the reader's \
-                 max_chunk_size"
+                "a chunk of {chunk} bytes is over the limit of {max}; cut it smaller when writing, or raise \
+                 max_chunk_size when reading a stream that may use that much memory"
             ),
             Self::LegacyStream => f.write_str(
                 "written by the Go library Harpocrates, whose format is another one and is not safe; it cannot be \
@@ -177,6 +181,10 @@ impl fmt::Display for Error {
                 f,
                 "frame {frame}, at byte {at}, is damaged or was changed; the key is right and all before it is \
                  intact: compare this place with another copy"
+            ),
+            Self::Truncated { at: 0 } => f.write_str(
+                "the input is empty, without even a header; the transfer failed or the writer was never finished: look \
+                 for another copy",
             ),
             Self::Truncated { at } => {
                 write!(
@@ -217,3 +225,26 @@ impl From<Error> for io::Error {
         Self::new(error.kind(), error)
     }
 }
+
+/// An I/O error with words before it, of the same kind.
+///
+/// It shows its cause and does not name it as its source, so that what prints a chain of sources does not print it twice.
+#[derive(Debug)]
+pub(crate) struct Explained {
+    words: String,
+    cause: io::Error,
+}
+
+impl Explained {
+    pub(crate) fn error(words: String, cause: io::Error) -> io::Error {
+        io::Error::new(cause.kind(), Self { words, cause })
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.words, self.cause)
+    }
+}
+
+impl error::Error for Explained {}

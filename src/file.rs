@@ -5,10 +5,9 @@
 //! stops, leaves its temporary file, named `.agcm-*.partial`.
 
 use std::{
-    error, fmt,
     fs::{self, File},
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::{self, Path},
 };
 
 use tempfile::NamedTempFile;
@@ -18,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     encrypt::Encryptor,
+    error::Explained,
     format::{FRAME_OVERHEAD, WORD_LEN},
     io::open_buffer::{Next, OpenBuffer},
     key::{Key, KeyRing},
@@ -27,7 +27,11 @@ use crate::{
 /// Encrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
 /// The stream is written to a temporary file in the folder of `dst`, synced to disk, and renamed. All work is done on the
-/// blocking pool; memory stays at one chunk, whatever the size of the file.
+/// blocking pool; memory stays at one chunk, whatever the size of the file. On Unix `dst` gets the permissions that the umask
+/// gives to new files, whatever those of `src` are.
+///
+/// The stream has the default options. For others (a context, larger chunks) put an [`EncryptWriter`](crate::EncryptWriter) over
+/// a file.
 ///
 /// ```
 /// use agcm::{Key, decrypt_file, encrypt_file};
@@ -50,7 +54,7 @@ use crate::{
 ///
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is anything at `dst`; it is never replaced, even if it comes into
 /// being while this runs. Whatever the file system says, with the path and what was to be done there. After an error there
-/// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`.)
+/// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`, and may be deleted.)
 ///
 /// # Cancel safety
 ///
@@ -72,7 +76,10 @@ pub async fn encrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Ke
 /// Decrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
 /// As [`encrypt_file`] the other way round. `dst` appears only when the whole stream was authenticated to its end. On Unix only
-/// its owner may read it (mode 0600); elsewhere the permissions are those of the folder.
+/// its owner may read it (mode 0600); elsewhere the permissions are those of the folder. If the process is killed, plaintext
+/// stays in a file `.agcm-*.partial` in the folder of `dst`, with the same permissions: delete it.
+///
+/// For a stream with a context, read it through a [`DecryptReader`](crate::DecryptReader).
 ///
 /// # Errors
 ///
@@ -227,7 +234,9 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn create(path: &'a Path, visibility: Visibility) -> io::Result<Self> {
-        if path.file_name().is_none() {
+        // A separator at the end asks for a folder, which the file system would say only after all the work.
+        let last = path.as_os_str().as_encoded_bytes().last().copied().map(char::from);
+        if path.file_name().is_none() || last.is_some_and(path::is_separator) {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "this path does not name a file");
             return Err(at(path, "creating", error));
         }
@@ -322,26 +331,7 @@ impl Write for Named<'_> {
     }
 }
 
-/// Adds to an error where it happened. Its kind stays, and so does the error as the source.
-fn at(path: &Path, doing: &'static str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), FileError { doing, path: path.to_owned(), source: error })
-}
-
-#[derive(Debug)]
-struct FileError {
-    doing: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.doing, self.path.display(), self.source)
-    }
-}
-
-impl error::Error for FileError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&self.source)
-    }
+/// Adds to an error where it happened.
+fn at(path: &Path, doing: &str, error: io::Error) -> io::Error {
+    Explained::error(format!("{doing} {path:?}"), error)
 }

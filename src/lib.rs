@@ -18,6 +18,9 @@
 //! All of them write and read one format, [version 1](mod@format), so what one seals every other opens. What can be chosen is
 //! in [`EncryptOptions`] and [`DecryptOptions`]; whatever decrypts takes one [`Key`] or several ([`KeyRing`]).
 //!
+//! In debug builds AES is some hundred times slower, unless the profile says otherwise
+//! (`[profile.dev.package."*"]`, `opt-level = 3`).
+//!
 //! # Files
 //!
 //! ```no_run

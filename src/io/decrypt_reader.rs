@@ -122,6 +122,9 @@ impl<R> DecryptReader<R> {
 
     /// Gives the inner reader back: at the byte after the stream, if that was read to its end. Otherwise what was read ahead,
     /// at most a frame, is discarded and wiped.
+    ///
+    /// To have all the plaintext is not to have read to the end, even where its length was known in advance: the final frame
+    /// is still to come, and with it the news that the stream was whole. Read on until there are 0 bytes.
     pub fn into_inner(self) -> R {
         self.inner
     }
