@@ -280,3 +280,48 @@ impl Decoder for FrameCodec {
         self.decoder.decode_eof(src)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{error::Error, format::MAX_FRAMES, random};
+
+    fn data(len: usize) -> Frame {
+        Frame::Data(vec![7; len].into())
+    }
+
+    #[test]
+    fn past_the_limit_of_a_stream_all_of_an_item_is_refused() {
+        let key = Key::generate();
+        let mut encoder = FrameEncoder::with_options(&key, &EncryptOptions::new().chunk_size(16).unwrap());
+        let mut wire = BytesMut::new();
+        encoder.encode(data(16), &mut wire).unwrap();
+        encoder.stream.as_mut().unwrap().skip_to(16, MAX_FRAMES - 2);
+        wire.clear();
+
+        let error = encoder.encode(data(33), &mut wire).unwrap_err();
+        assert_eq!(Error::from_io(&error), Some(Error::StreamTooLong));
+        assert!(wire.is_empty());
+        encoder.encode(data(32), &mut wire).unwrap();
+        assert_eq!(wire.len(), 2 * 36);
+        encoder.encode(Frame::End, &mut wire).unwrap();
+        encoder.encode(data(33), &mut wire).unwrap();
+    }
+
+    #[test]
+    fn without_randomness_no_stream_begins_and_a_retry_works() {
+        let key = Key::generate();
+        let mut encoder = FrameEncoder::new(&key);
+        let mut wire = BytesMut::new();
+        random::failing::set(true);
+        let results = [encoder.encode(data(5), &mut wire), encoder.encode(Frame::End, &mut wire)];
+        random::failing::set(false);
+        assert!(results.iter().all(Result::is_err));
+        assert!(wire.is_empty());
+
+        encoder.encode(data(5), &mut wire).unwrap();
+        encoder.encode(Frame::End, &mut wire).unwrap();
+        assert_eq!(DecryptOptions::new().decrypt(&key, &wire).unwrap(), [7; 5]);
+    }
+}

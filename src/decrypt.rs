@@ -330,3 +330,47 @@ impl fmt::Debug for Decryptor {
         f.debug_struct("Decryptor").field("state", &state).field("at", &self.at).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{
+        encrypt::Encryptor,
+        format::{MAX_FRAMES, MAX_PLAINTEXT_LEN},
+        key::Key,
+        options::EncryptOptions,
+    };
+
+    /// Both sides of a stream of chunks of 16 that is about to reach its limits.
+    fn about_to_end(total: u64, frames: u64) -> (Encryptor, Decryptor) {
+        let (key, chunks_of_16) = (Key::generate(), EncryptOptions::new().chunk_size(16).unwrap());
+        let (mut encryptor, mut prelude) = Encryptor::start(&key, &chunks_of_16).unwrap();
+        let mut decryptor = Decryptor::new(&key, &DecryptOptions::new());
+        decryptor.open_in_place(&mut prelude).unwrap();
+        encryptor.skip_to(total, frames);
+        let State::Frames(state) = &mut decryptor.state else { panic!("the prelude was opened") };
+        state.tally = Tally::at(total, frames, state.chunk_size);
+        (encryptor, decryptor)
+    }
+
+    #[test]
+    fn a_stream_may_reach_its_limits() {
+        for (total, frames) in [(MAX_PLAINTEXT_LEN - 16, 5), (5 * 16, MAX_FRAMES - 1)] {
+            let (mut encryptor, mut decryptor) = about_to_end(total, frames);
+            let mut stream = Vec::new();
+            encryptor.seal(&[7; 16], &mut stream).unwrap();
+            assert_eq!(decryptor.open_in_place(&mut stream).unwrap(), Step::Data { consumed: 36, plaintext: 4..20 });
+            assert_eq!(decryptor.open_in_place(&mut encryptor.finish()).unwrap(), Step::End { consumed: 37 });
+        }
+    }
+
+    #[test]
+    fn past_its_limits_the_word_of_a_frame_is_enough_to_refuse_it() {
+        for (total, frames) in [(MAX_PLAINTEXT_LEN - 15, 5), (MAX_PLAINTEXT_LEN, 5), (5 * 16, MAX_FRAMES)] {
+            let (_, mut decryptor) = about_to_end(total, frames);
+            assert_eq!(decryptor.open_in_place(&mut Kind::Data.word(32)), Err(Error::StreamTooLong));
+            assert_eq!(decryptor.open_in_place(&mut []), Err(Error::StreamTooLong));
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What is allocated, by an allocator that counts, and what is left in memory that is freed.
 //!
-//! Counts are per thread, and everything here runs on the thread of its test, so tests do not disturb each other.
+//! Counts are per thread, and what is counted runs on the thread of its test, so tests do not disturb each other. A block that
+//! is resized counts for the difference: where the allocator has to move it, the old and the new exist together for a moment.
 
 #![allow(unsafe_code, reason = "a global allocator cannot be written without it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -11,12 +12,21 @@ use std::{
     io,
     pin::Pin,
     ptr, slice,
-    task::{Context, Poll},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll, Waker},
 };
 
-use agcm::{DecryptOptions, DecryptReader, EncryptOptions, EncryptWriter, Encryptor, Error, Key};
+use agcm::{
+    DecryptOptions, DecryptReader, EncryptOptions, EncryptWriter, Encryptor, Error, Key, KeyRing, codec::FrameEncoder,
+};
 use futures::executor::block_on;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    runtime::Builder,
+};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -26,14 +36,19 @@ const CHUNKS: usize = 256 * MIB / CHUNK;
 /// Something that is in the plaintext and nowhere else.
 const MARK: [u8; 16] = *b"this is secret!!";
 
+/// A key that is made of marks.
+const KEY: [u8; 32] = *b"this is secret!!this is secret!!";
+
 struct Counting;
 
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    static MARKS_FREED: Cell<usize> = const { Cell::new(0) };
 }
+
+/// Of all threads: only one test here has marks in its memory.
+static MARKS_FREED: AtomicUsize = AtomicUsize::new(0);
 
 fn count(old: usize, new: usize) {
     let held = HELD.get() + new as isize - old as isize;
@@ -76,7 +91,7 @@ unsafe impl GlobalAlloc for Counting {
 unsafe fn look_for_mark(block: *mut u8, layout: Layout) {
     let bytes = unsafe { slice::from_raw_parts(block, layout.size()) };
     if bytes.len() >= MARK.len() && bytes.windows(MARK.len()).any(|window| window == MARK) {
-        MARKS_FREED.set(MARKS_FREED.get() + 1);
+        MARKS_FREED.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -248,15 +263,15 @@ fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
 /// Runs something with a plaintext full of marks; no mark may be in any memory that it frees.
 fn assert_wipes(what: &str, run: impl FnOnce(&[u8])) {
     let plaintext = MARK.repeat(8000);
-    MARKS_FREED.set(0);
+    MARKS_FREED.store(0, Ordering::SeqCst);
     run(&plaintext);
-    assert_eq!(MARKS_FREED.get(), 0, "{what}");
+    assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 0, "{what}");
     drop(plaintext);
-    assert_eq!(MARKS_FREED.get(), 1, "the test sees what it looks for");
+    assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 1, "the test sees what it looks for");
 }
 
 #[test]
-fn plaintext_is_wiped_before_its_memory_is_freed() {
+fn secrets_are_wiped_before_their_memory_is_freed() {
     let key = Key::generate();
     assert_wipes("a writer, dropped", |plaintext| {
         let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
@@ -305,6 +320,42 @@ fn plaintext_is_wiped_before_its_memory_is_freed() {
         stream[last] ^= 1;
         let mut reader = DecryptReader::new(&stream[..], &key);
         block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap_err();
+    });
+    assert_wipes("a writer, dropped while its chunk is sealed elsewhere", |plaintext| {
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let (release, busy) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || busy.recv().unwrap_err());
+        runtime.block_on(async {
+            let options = EncryptOptions::new().chunk_size(MIB).unwrap();
+            let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &options);
+            for piece in plaintext.chunks(CHUNK).cycle().take(20) {
+                let mut cx = Context::from_waker(Waker::noop());
+                let _ = Pin::new(&mut writer).poll_write(&mut cx, piece);
+            }
+        });
+        drop(release);
+    });
+    assert_wipes("a file, encrypted and decrypted", |plaintext| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        std::fs::write(path("plain"), plaintext).unwrap();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            agcm::encrypt_file(path("plain"), path("sealed"), &key).await.unwrap();
+            agcm::decrypt_file(path("sealed"), path("again"), &key).await.unwrap();
+            let sealed = std::fs::read(path("sealed")).unwrap();
+            std::fs::write(path("cut"), &sealed[..sealed.len() - 1]).unwrap();
+            agcm::decrypt_file(path("cut"), path("never"), &key).await.unwrap_err();
+        });
+    });
+    assert_wipes("keys, wherever they are", |_| {
+        let key = Key::from_bytes(KEY);
+        let ring: KeyRing = [key.clone(), key.clone()].into_iter().collect();
+        let mut writer = EncryptWriter::new(Vec::new(), &key);
+        block_on(writer.shutdown()).unwrap();
+        drop((EncryptWriter::new((), &key), DecryptReader::new(&b""[..], &ring), FrameEncoder::new(&key)));
+        agcm::decrypt(&ring, &writer.into_inner()).unwrap();
+        Key::try_from(&KEY[..]).unwrap();
     });
     assert_wipes("a one-shot, failed", |plaintext| {
         let mut stream = irregular(plaintext);

@@ -307,3 +307,31 @@ impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use futures::executor::block_on;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::{options::DecryptOptions, random};
+
+    #[test]
+    fn without_randomness_nothing_is_taken_and_a_retry_works() {
+        let key = Key::generate();
+        let mut writer = EncryptWriter::new(Vec::new(), &key);
+        block_on(async {
+            random::failing::set(true);
+            writer.write(b"plain").await.unwrap_err();
+            writer.flush().await.unwrap_err();
+            writer.shutdown().await.unwrap_err();
+            random::failing::set(false);
+            assert!(writer.get_ref().is_empty());
+
+            writer.write_all(b"plain").await.unwrap();
+            writer.shutdown().await.unwrap();
+        });
+        assert_eq!(DecryptOptions::new().decrypt(&key, writer.get_ref()).unwrap(), b"plain");
+    }
+}

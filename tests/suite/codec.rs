@@ -1,7 +1,7 @@
 //! `FrameEncoder` and `FrameDecoder`, alone and through `Framed`.
 
 use agcm::{
-    DecryptOptions, EncryptOptions, Error, Key, Trailing,
+    DecryptOptions, EncryptOptions, Encryptor, Error, Key, Trailing,
     codec::{Frame, FrameCodec, FrameDecoder, FrameEncoder},
     decrypt,
 };
@@ -10,7 +10,7 @@ use futures::{SinkExt, StreamExt, TryStreamExt, executor::block_on};
 use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead, FramedWrite};
 
-use crate::{vectors::plaintext, writer::frames};
+use crate::{script::Writer, vectors::plaintext, writer::frames};
 
 fn data(bytes: impl Into<Vec<u8>>) -> Frame {
     Frame::Data(Bytes::from(bytes.into()))
@@ -169,6 +169,45 @@ fn with_reject_there_is_one_stream() {
         let error = frames.next().await.unwrap().unwrap_err();
         assert_eq!(Error::from_io(&error), Some(Error::TrailingData { at: one.len() as u64 }));
     });
+}
+
+#[test]
+fn with_reject_there_is_at_least_one_stream() {
+    let options = DecryptOptions::new().trailing(Trailing::Reject);
+    let mut decoder = FrameDecoder::with_options(Key::generate(), &options);
+    let error = decoder.decode_eof(&mut BytesMut::new()).unwrap_err();
+    assert_eq!(Error::from_io(&error), Some(Error::Truncated { at: 0 }));
+}
+
+#[test]
+fn a_buffer_does_not_grow_on_the_word_of_a_frame() {
+    let key = Key::generate();
+    let options = EncryptOptions::new().chunk_size(10 * 1024 * 1024).unwrap();
+    let forged = [&Encryptor::start(&key, &options).unwrap().1[..], &[0x10, 0, 0xa0, 2]].concat();
+    let mut decoder = FrameDecoder::new(&key);
+    let mut input = BytesMut::from(&forged[..]);
+    let before = input.capacity();
+    assert_eq!(decoder.decode(&mut input).unwrap(), None);
+    assert!(input.capacity() <= before);
+}
+
+#[test]
+fn with_a_larger_backpressure_boundary_frames_are_not_flushed_one_by_one() {
+    for (boundary, flushes) in [(None, 10), (Some(16 * 65_536), 1)] {
+        let key = Key::generate();
+        let mut write = FramedWrite::new(Writer::default(), FrameEncoder::new(&key));
+        if let Some(boundary) = boundary {
+            write.set_backpressure_boundary(boundary);
+        }
+        block_on(async {
+            for _ in 0..9 {
+                write.feed(data(plaintext(65_536))).await.unwrap();
+            }
+            write.send(Frame::End).await.unwrap();
+        });
+        assert_eq!(write.get_ref().flushes, flushes);
+        assert_eq!(frames(&write.get_ref().data), [65_536; 9]);
+    }
 }
 
 #[test]

@@ -243,4 +243,24 @@ mod in_the_middle {
             folder.assert_holds(&["pipe"]);
         }
     }
+
+    /// An operation that was dropped before its turn on the blocking pool does not even open its source, which here would
+    /// block for ever.
+    #[test]
+    fn a_future_that_is_dropped_before_its_work_began_does_nothing() {
+        let folder = Folder::new();
+        let (src, dst) = (pipe(&folder), folder.path("dst"));
+        let (runtime, release) = crate::writer::busy_runtime();
+        runtime.block_on(async {
+            let key = Key::generate();
+            let mut operation = Box::pin(encrypt_file(&src, &dst, &key));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(operation.as_mut().poll(&mut cx).is_pending());
+            drop(operation);
+            drop(release);
+            // Its turn comes before this one's.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+        });
+        folder.assert_holds(&["pipe"]);
+    }
 }

@@ -3,14 +3,18 @@
 use std::{
     io::{self, ErrorKind},
     pin::Pin,
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     task::{Context, Poll, Waker},
 };
 
 use agcm::{DecryptReader, EncryptOptions, EncryptWriter, Error, Key, decrypt};
 use futures::executor::block_on;
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     runtime::{Builder, Runtime},
 };
 
@@ -399,7 +403,7 @@ async fn copy_from_a_file_makes_full_frames() {
 const MIB: usize = 1024 * 1024;
 
 /// A runtime whose only blocking thread is busy until the sender is dropped.
-fn busy_runtime() -> (Runtime, mpsc::Sender<()>) {
+pub fn busy_runtime() -> (Runtime, mpsc::Sender<()>) {
     let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
     let (release, busy) = mpsc::channel();
     runtime.spawn_blocking(move || busy.recv().unwrap_err());
@@ -490,38 +494,60 @@ async fn abandoned_writes_of_large_chunks_hold_up_nobody() {
     drop(abandoned);
 }
 
+/// Neither end of these is ever pending, so only the adapters can give way to other tasks.
 #[tokio::test]
-async fn a_long_copy_lets_other_tasks_run() {
-    let key = Key::generate();
-    let ticks = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+async fn long_work_lets_other_tasks_run() {
+    let ticks = Arc::new(AtomicUsize::new(0));
     let counter = tokio::spawn({
         let ticks = ticks.clone();
         async move {
             loop {
-                ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                ticks.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         }
     });
-    // Neither end is ever pending, so only the adapters can give way.
+    // 1000 frames each, of which 128 make a turn.
+    let expect_ticks = |before: usize, what: &str| {
+        let now = ticks.load(Ordering::Relaxed);
+        assert!(now - before >= 5, "{what}: {}", now - before);
+        now
+    };
+    let key = Key::generate();
+    let chunk = plaintext(64);
     let mut writer = EncryptWriter::with_options(Vec::new(), &key, &chunks_of(64));
-    writer.write_all(&plaintext(64 * 1000)).await.unwrap();
+    for _ in 0..1000 {
+        writer.write_all(&chunk).await.unwrap();
+    }
+    let now = expect_ticks(0, "writing");
+    for _ in 0..1000 {
+        writer.write_all(&chunk[..9]).await.unwrap();
+        writer.flush_chunk().await.unwrap();
+    }
+    let now = expect_ticks(now, "cutting");
+    for _ in 0..1000 {
+        let mut writer = EncryptWriter::with_options(Vec::new(), &key, &chunks_of(64));
+        writer.finish().await.unwrap();
+    }
+    let mut now = expect_ticks(now, "finishing");
     writer.shutdown().await.unwrap();
-    let after_writing = ticks.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(after_writing >= 5, "1000 frames, 128 to a turn: {after_writing}");
 
     let stream = writer.into_inner();
+    for size in [9, 64, 1000] {
+        let mut reader = DecryptReader::new(&stream[..], &key);
+        let mut piece = vec![0; size];
+        while reader.read(&mut piece).await.unwrap() > 0 {}
+        now = expect_ticks(now, "reading");
+    }
     let mut reader = DecryptReader::new(&stream[..], &key);
     loop {
-        use tokio::io::AsyncBufReadExt;
         let n = reader.fill_buf().await.unwrap().len();
         if n == 0 {
             break;
         }
         reader.consume(n);
     }
-    let after_reading = ticks.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(after_reading - after_writing >= 5, "1000 frames, 128 to a turn: {after_reading}");
+    expect_ticks(now, "reading buffered");
     counter.abort();
 }
 
