@@ -147,8 +147,6 @@ pub(crate) const COMMITMENT_LEN: usize = 32;
 pub(crate) const WORD_LEN: usize = 4;
 pub(crate) const TAG_LEN: usize = 16;
 pub(crate) const TRAILER_LEN: usize = 17;
-/// Until a data frame has authenticated, a buffer holds at most twice what has arrived and this much, in bytes.
-pub(crate) const UNTRUSTED_LEN: usize = 4096;
 const KEY_BODY_LEN: usize = SALT_LEN + COMMITMENT_LEN;
 
 /// The first 24 bytes of a stream.

@@ -11,10 +11,13 @@ use zeroize::Zeroizing;
 use crate::{
     decrypt::{Decryptor, Step},
     error::Error,
-    format::{FRAME_OVERHEAD, UNTRUSTED_LEN, WORD_LEN},
+    format::{FRAME_OVERHEAD, WORD_LEN},
     key::KeyRing,
     options::{DecryptOptions, Trailing},
 };
+
+/// Until a data frame has authenticated, the buffer holds at most twice what has arrived and this much, in bytes.
+const UNTRUSTED_LEN: usize = 4096;
 
 /// The decrypting side of a stream, with room for one chunk.
 ///
