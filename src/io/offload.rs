@@ -62,7 +62,7 @@ impl<T: Send + 'static> Offload<T> {
         };
         let (done, task) = oneshot::channel();
         if let Self::Here(mut value) = std::mem::replace(self, Self::Away(task)) {
-            blocking::spawn(&runtime, move || {
+            blocking::spawn(runtime, move || {
                 work(&mut value);
                 // Where nobody waits for it any more, this drops it.
                 let _ = done.send(value);
