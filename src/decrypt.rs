@@ -9,8 +9,7 @@ use crate::{
     aead::{Body, StreamKey},
     error::Error,
     format::{
-        ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, TRAILER_LEN, Tally, WORD_LEN,
-        Word,
+        FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, TRAILER_LEN, Tally, WORD_LEN, Word,
     },
     key::KeyRing,
     options::DecryptOptions,
@@ -108,7 +107,6 @@ enum State {
 struct Frames {
     key: StreamKey,
     tally: Tally,
-    chunk_size: ChunkSize,
 }
 
 impl Decryptor {
@@ -208,7 +206,7 @@ impl Decryptor {
     #[must_use]
     pub fn chunk_size(&self) -> Option<usize> {
         match &self.state {
-            State::Frames(frames) => Some(frames.chunk_size.get()),
+            State::Frames(frames) => Some(frames.tally.chunk_size().get()),
             State::Start { .. } | State::End | State::Failed(_) => None,
         }
     }
@@ -236,9 +234,8 @@ impl Decryptor {
                 };
                 let context = options.context.as_bytes();
                 let key = keys.keys().iter().find_map(|key| StreamKey::matching(key, &prelude, context));
-                let chunk_size = prelude.header.chunk_size;
-                let frames = Frames { key: key.ok_or(Error::KeyMismatch)?, tally: Tally::new(chunk_size), chunk_size };
-                self.state = State::Frames(frames);
+                let tally = Tally::new(prelude.header.chunk_size);
+                self.state = State::Frames(Frames { key: key.ok_or(Error::KeyMismatch)?, tally });
                 self.at = PRELUDE_LEN as u64;
                 Ok(Look::Step(Step::Start { consumed: PRELUDE_LEN }))
             }
@@ -247,7 +244,7 @@ impl Decryptor {
                     return Ok(Look::Step(Step::Incomplete { required: WORD_LEN, allowed: WORD_LEN }));
                 };
                 let frame = frames.tally.frames();
-                let word = Word::parse(word, frames.chunk_size).map_err(|word| Error::InvalidFrame {
+                let word = Word::parse(word, frames.tally.chunk_size()).map_err(|word| Error::InvalidFrame {
                     frame,
                     at: self.at,
                     word,
@@ -278,7 +275,7 @@ impl Decryptor {
 
     /// Opens the data frame of `len` bytes that `look` found, and moves on behind it. Its tag is at the front of `rest`.
     fn open_data(&mut self, len: usize, body: Body<'_>, rest: &[u8]) -> Result<(), Error> {
-        let State::Frames(Frames { key, tally, .. }) = &mut self.state else {
+        let State::Frames(Frames { key, tally }) = &mut self.state else {
             unreachable!("look finds data frames only between start and end");
         };
         let mut tag = [0; TAG_LEN];
@@ -350,7 +347,7 @@ mod tests {
         decryptor.open_in_place(&mut prelude).unwrap();
         encryptor.skip_to(total, frames);
         let State::Frames(state) = &mut decryptor.state else { panic!("the prelude was opened") };
-        state.tally = Tally::at(total, frames, state.chunk_size);
+        state.tally = Tally::at(total, frames, state.tally.chunk_size());
         (encryptor, decryptor)
     }
 

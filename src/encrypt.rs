@@ -57,7 +57,6 @@ use crate::{
 pub struct Encryptor {
     key: StreamKey,
     tally: Tally,
-    chunk_size: usize,
 }
 
 impl Encryptor {
@@ -83,13 +82,13 @@ impl Encryptor {
     ) -> (Self, [u8; PRELUDE_LEN]) {
         let chunk_size = options.chunk_size;
         let (key, prelude) = StreamKey::start(key, Header { nonce, chunk_size }, salt, options.context.as_bytes());
-        (Self { key, tally: Tally::new(chunk_size), chunk_size: chunk_size.get() }, prelude.encode())
+        (Self { key, tally: Tally::new(chunk_size) }, prelude.encode())
     }
 
     /// The chunk size of the stream, in bytes: the most that one frame holds.
     #[must_use]
     pub fn chunk_size(&self) -> usize {
-        self.chunk_size
+        self.tally.chunk_size().get()
     }
 
     /// Seals the next chunk and appends its frame, [`FRAME_OVERHEAD`] bytes longer, to `out`.
@@ -161,8 +160,8 @@ impl Encryptor {
         if len == 0 {
             return Err(Error::InvalidChunkSize(0));
         }
-        if len > self.chunk_size {
-            return Err(Error::ChunkTooLarge { chunk: len as u64, max: self.chunk_size as u64 });
+        if len > self.chunk_size() {
+            return Err(Error::ChunkTooLarge { chunk: len as u64, max: self.chunk_size() as u64 });
         }
         self.tally.admit(len, 1)
     }
@@ -170,9 +169,7 @@ impl Encryptor {
     /// An encryptor that has sealed all but this much, to reach the limits of a stream in a test.
     #[cfg(test)]
     pub(crate) fn skip_to(&mut self, total: u64, frames: u64) {
-        if let Ok(chunk_size) = crate::format::ChunkSize::new(self.chunk_size as u64) {
-            self.tally = Tally::at(total, frames, chunk_size);
-        }
+        self.tally = Tally::at(total, frames, self.tally.chunk_size());
     }
 }
 

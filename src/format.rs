@@ -313,6 +313,10 @@ impl Tally {
         Self { total: 0, frames: 0, chunk_size, short: false, irregular: false }
     }
 
+    pub(crate) fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
     /// The plaintext bytes so far, which is the position of the next data frame.
     pub(crate) fn total(&self) -> u64 {
         self.total
