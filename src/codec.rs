@@ -11,7 +11,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::{
     decrypt::{Decryptor, Step},
     encrypt::Encryptor,
-    format::{FRAME_OVERHEAD, TAG_LEN, WORD_LEN},
+    format::FRAME_OVERHEAD,
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
 };
@@ -102,11 +102,7 @@ impl Encoder<Frame> for FrameEncoder {
                 stream.admit_more(data.len(), frames as u64)?;
                 dst.reserve(data.len().saturating_add(frames.saturating_mul(FRAME_OVERHEAD)));
                 for chunk in data.chunks(stream.chunk_size()) {
-                    let start = dst.len();
-                    dst.extend_from_slice(&[0; WORD_LEN]);
-                    dst.extend_from_slice(chunk);
-                    dst.extend_from_slice(&[0; TAG_LEN]);
-                    stream.seal_in_place(&mut dst[start..])?;
+                    stream.seal_onto(chunk, dst)?;
                 }
             }
             Frame::End => {

@@ -5,6 +5,8 @@
 
 use std::{fmt, io};
 
+use bytes::BufMut;
+
 use crate::{
     aead::StreamKey,
     error::Error,
@@ -97,13 +99,18 @@ impl Encryptor {
     ///
     /// As for [`seal_in_place`](Self::seal_in_place); `out` is then as it was.
     pub fn seal(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        self.admit(chunk.len())?;
         out.reserve(chunk.len() + FRAME_OVERHEAD);
-        let start = out.len();
-        out.extend_from_slice(&[0; WORD_LEN]);
-        out.extend_from_slice(chunk);
-        out.extend_from_slice(&[0; TAG_LEN]);
-        self.seal_in_place(&mut out[start..])
+        self.seal_onto(chunk, out)
+    }
+
+    /// [`seal`](Self::seal) onto any buffer that grows at its end.
+    pub(crate) fn seal_onto(&mut self, chunk: &[u8], out: &mut (impl BufMut + AsMut<[u8]>)) -> Result<(), Error> {
+        self.admit(chunk.len())?;
+        let start = out.as_mut().len();
+        out.put_bytes(0, WORD_LEN);
+        out.put_slice(chunk);
+        out.put_bytes(0, TAG_LEN);
+        self.seal_in_place(&mut out.as_mut()[start..])
     }
 
     /// Seals the next chunk where it lies: `frame` holds 4 bytes of any content, the plaintext, and 16 bytes of any content,
