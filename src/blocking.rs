@@ -1,116 +1,112 @@
 //! Long work on the blocking pool of a runtime, at most one piece per core at a time in the whole process.
 //!
-//! More would not be faster, and the pool is also where `tokio::fs` does its work. So there is one queue, and whichever of the
-//! pools' threads gets a turn at it works it off, unless as many are at it as there are cores. Nobody may ever hold a place
-//! while waiting for something: an adapter that nobody polls, or a runtime whose pool is busy, must not keep others from theirs.
+//! More would not be faster, and the pool is also where `tokio::fs` does its work. A job that finds all places taken is set
+//! aside, and whoever leaves a place sees to it. Nobody may ever hold a place while waiting for something: an adapter that
+//! nobody polls, or a runtime whose pool is busy, must not keep others from theirs.
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::runtime::Handle;
 
-/// Does `work` on the blocking pool of `runtime` or of another one that is at it, or here if `runtime` is shutting down.
+/// Does `work` on the blocking pool of `runtime`, or of another one that has a place; or here, if `runtime` is gone.
 pub(crate) fn spawn(runtime: Handle, work: impl FnOnce() + Send + 'static) {
-    let job = Job { runtime, work: Arc::new(Mutex::new(Some(Box::new(work)))) };
-    lock(&QUEUE).waiting.push_back(job.clone());
-    job.ask_for_a_turn();
+    Job { runtime, work: Some(Box::new(work)) }.ask_for_a_place();
 }
 
 static LIMIT: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
-/// For how long a thread works off the queue at a stretch: a runtime that shuts down waits for its threads, and must not wait
-/// for all that other runtimes still have to do.
-const STRETCH: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1000 });
+/// For how long a thread that has a place does what was set aside, before it goes back to its runtime: that may have something
+/// else for it to do, or be waiting for it to shut down.
+const STRETCH: Duration = Duration::from_millis(20);
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: VecDeque::new(), running: 0 });
+static PLACES: Mutex<Places> = Mutex::new(Places { taken: 0, waiting: VecDeque::new() });
 
-struct Queue {
+struct Places {
+    taken: usize,
+    /// The jobs that found all places taken.
     waiting: VecDeque<Job>,
-    /// How many threads are working it off.
-    running: usize,
 }
 
-/// Work that is done by whoever comes first.
-#[derive(Clone)]
 struct Job {
     runtime: Handle,
-    work: Arc<Mutex<Option<Work>>>,
+    /// `None` once it was begun.
+    work: Option<Box<dyn FnOnce() + Send>>,
 }
-
-type Work = Box<dyn FnOnce() + Send>;
 
 impl Job {
-    fn run(self) {
-        let work = lock(&self.work).take();
-        if let Some(work) = work {
-            // A panic must not end the turn: there may be jobs that count on it. Work owns all that it touches, so nothing
-            // broken is left, and whoever waits for it sees that it is gone.
-            let _ = catch_unwind(AssertUnwindSafe(work));
-        }
-    }
-
-    fn ask_for_a_turn(self) {
+    fn ask_for_a_place(self) {
         let runtime = self.runtime.clone();
-        let turn = Turn(Some(self));
-        runtime.spawn_blocking(move || turn.take());
+        runtime.spawn_blocking(move || self.take_a_place());
     }
-}
 
-/// A thread's turn at the queue, with the job that it was asked for.
-struct Turn(Option<Job>);
-
-impl Turn {
-    fn take(mut self) {
-        self.0 = None; // it stands in the queue
-        let mut queue = lock(&QUEUE);
-        // Those who are at it look into the queue once more before they stop, under this lock.
-        if queue.running == *LIMIT {
-            return;
-        }
-        queue.running += 1;
+    fn take_a_place(self) {
+        let place = {
+            let mut places = places();
+            if places.taken == *LIMIT {
+                places.waiting.push_back(self);
+                return;
+            }
+            places.taken += 1;
+            Place
+        };
         let start = Instant::now();
-        while start.elapsed() < STRETCH {
-            let Some(job) = queue.waiting.pop_front() else { break };
-            drop(queue);
+        let mut next = Some(self);
+        while let Some(job) = next {
             job.run();
-            queue = lock(&QUEUE);
+            next = if start.elapsed() < STRETCH { places().waiting.pop_front() } else { None };
         }
-        queue.running -= 1;
-        // If there is more to do, the turns that were asked for it may have come and gone, trusting in this one.
-        let left: Vec<Job> = queue.waiting.iter().cloned().collect();
-        drop(queue);
-        left.into_iter().for_each(Job::ask_for_a_turn);
+        drop(place);
+    }
+
+    fn run(mut self) {
+        if let Some(work) = self.work.take() {
+            work();
+        }
     }
 }
 
-impl Drop for Turn {
-    /// A turn that is dropped was not taken: its runtime is gone. Its job must not wait for another runtime's.
+impl Drop for Job {
+    /// A job that is dropped before it was begun has lost its runtime. It is done here, for somebody may wait for it.
     fn drop(&mut self) {
-        if let Some(job) = self.0.take() {
-            job.run();
+        if let Some(work) = self.work.take() {
+            work();
         }
     }
 }
 
-/// No lock is held while work is done, so what a lock protects is whole even if a thread panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A place that is taken. It is given up on drop, so that a panic in a job gives it up too.
+struct Place;
+
+impl Drop for Place {
+    /// Under one lock, so that no job can be set aside in between, and asks nobody to see to it.
+    fn drop(&mut self) {
+        let waiting = {
+            let mut places = places();
+            places.taken -= 1;
+            mem::take(&mut places.waiting)
+        };
+        // All of them, not only the first: its runtime may be too busy to take the place.
+        waiting.into_iter().for_each(Job::ask_for_a_place);
+    }
+}
+
+/// No job is run under this lock, so it is whole even if one has panicked.
+fn places() -> MutexGuard<'static, Places> {
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::{
-        sync::{
-            atomic::{AtomicUsize, Ordering},
-            mpsc,
-        },
-        time::Duration,
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
     };
 
     use tokio::runtime::{Builder, Runtime};
@@ -119,6 +115,10 @@ mod tests {
 
     fn runtime() -> Runtime {
         Builder::new_current_thread().build().unwrap()
+    }
+
+    fn runtime_with_one_thread() -> Runtime {
+        Builder::new_current_thread().max_blocking_threads(1).build().unwrap()
     }
 
     #[test]
@@ -145,66 +145,63 @@ mod tests {
 
     #[test]
     fn a_runtime_whose_pool_is_busy_holds_up_nobody_else() {
-        let busy = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let busy = runtime_with_one_thread();
         let (release, wait) = mpsc::channel::<()>();
         busy.spawn_blocking(move || wait.recv().unwrap_err());
         let (done, finished) = mpsc::channel();
-        for _ in 0..10 {
+        for _ in 0..10 * *LIMIT {
             let done = done.clone();
-            spawn(busy.handle().clone(), move || done.send(()).unwrap());
+            spawn(busy.handle().clone(), move || done.send("busy").unwrap());
         }
         let other = runtime();
-        let there = done.clone();
-        spawn(other.handle().clone(), move || there.send(()).unwrap());
-        // Its thread does the work of the busy runtime, too.
-        for _ in 0..11 {
-            finished.recv().unwrap();
-        }
+        spawn(other.handle().clone(), move || done.send("other").unwrap());
+        assert_eq!(finished.recv().unwrap(), "other");
         drop(release);
+        assert_eq!(finished.iter().count(), 10 * *LIMIT);
     }
 
     #[test]
-    fn a_runtime_that_shuts_down_does_not_wait_for_the_work_of_others() {
-        static LEFT: AtomicUsize = AtomicUsize::new(100);
-        let busy = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
-        let (release, wait) = mpsc::channel::<()>();
-        busy.spawn_blocking(move || wait.recv().unwrap_err());
+    fn neither_other_work_of_a_runtime_nor_its_end_waits_for_all_the_work_of_others() {
+        let total = 100 * *LIMIT;
+        static DONE: AtomicUsize = AtomicUsize::new(0);
+        let many = runtime();
         let (done, finished) = mpsc::channel();
-        for _ in 0..100 {
+        for _ in 0..total {
             let done = done.clone();
-            spawn(busy.handle().clone(), move || {
-                thread::sleep(Duration::from_millis(10));
-                LEFT.fetch_sub(1, Ordering::SeqCst);
+            spawn(many.handle().clone(), move || {
+                thread::sleep(Duration::from_millis(20));
+                DONE.fetch_add(1, Ordering::SeqCst);
                 done.send(()).unwrap();
             });
         }
-        // This one gets at the queue, and does some of the work.
-        let other = runtime();
-        spawn(other.handle().clone(), || ());
         finished.recv().unwrap();
-        drop(other);
-        assert!(LEFT.load(Ordering::SeqCst) > 0);
-        // The rest is not forgotten.
-        drop(release);
-        for _ in 1..100 {
-            finished.recv().unwrap();
+        // Two seconds of work are waiting. This one's only thread has some of its own to do, and may be asked to help.
+        let other = runtime_with_one_thread();
+        for _ in 0..5 {
+            spawn(other.handle().clone(), || ());
         }
+        other.block_on(other.spawn_blocking(|| ())).unwrap();
+        drop(other);
+        assert!(DONE.load(Ordering::SeqCst) < total);
+        // And none of it is forgotten.
+        drop(done);
+        assert_eq!(finished.iter().count(), total - 1);
     }
 
     #[test]
-    fn work_whose_turn_came_too_early_is_not_forgotten_by_those_who_leave() {
+    fn what_was_set_aside_is_not_forgotten_by_those_who_leave() {
         let long = runtime();
         let (begun, all_begun) = mpsc::channel();
         for _ in 0..*LIMIT {
             let begun = begun.clone();
             spawn(long.handle().clone(), move || {
                 begun.send(()).unwrap();
-                thread::sleep(2 * STRETCH);
+                thread::sleep(5 * STRETCH);
             });
         }
         (0..*LIMIT).for_each(|_| all_begun.recv().unwrap());
         // All places are taken, by threads that will leave as soon as they are done.
-        let early = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let early = runtime_with_one_thread();
         let (done, finished) = mpsc::channel();
         spawn(early.handle().clone(), move || done.send(()).unwrap());
         early.block_on(early.spawn_blocking(|| ())).unwrap();
@@ -217,8 +214,8 @@ mod tests {
         let handle = gone.handle().clone();
         gone.shutdown_background();
         let (done, finished) = mpsc::channel();
-        spawn(handle, move || done.send(()).unwrap());
-        finished.recv().unwrap();
+        spawn(handle, move || done.send(thread::current().id()).unwrap());
+        assert_eq!(finished.try_recv(), Ok(thread::current().id()));
     }
 
     #[test]
@@ -233,7 +230,6 @@ mod tests {
             });
         }
         drop(done);
-        let finished = finished.iter().count();
-        assert_eq!(finished, (0..10 * *LIMIT).filter(|i| i % 3 > 0).count());
+        assert_eq!(finished.iter().count(), (0..10 * *LIMIT).filter(|i| i % 3 > 0).count());
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    path::{self, Path},
+    path::Path,
 };
 
 use tempfile::NamedTempFile;
@@ -234,9 +234,10 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn create(path: &'a Path, visibility: Visibility) -> io::Result<Self> {
-        // A separator at the end asks for a folder, which the file system would say only after all the work.
-        let last = path.as_os_str().as_encoded_bytes().last().copied().map(char::from);
-        if path.file_name().is_none() || last.is_some_and(path::is_separator) {
+        // `folder/` and `folder/.` have a name for the standard library, but ask for a folder, as the file system would say
+        // after all the work.
+        let bytes = path.as_os_str().as_encoded_bytes();
+        if path.file_name().is_none_or(|name| !bytes.ends_with(name.as_encoded_bytes())) {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "this path does not name a file");
             return Err(at(path, "creating", error));
         }
@@ -291,7 +292,8 @@ impl<'a> Folder<'a> {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let file = match File::open(path) {
+        // The dot keeps a pipe in the folder's place from being opened, which could take for ever.
+        let file = match File::open(path.join(".")) {
             _ if !cfg!(unix) => None,
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,

@@ -21,7 +21,6 @@ use super::{
     open_buffer::{Next, OpenBuffer},
 };
 use crate::{
-    format::FRAME_OVERHEAD,
     key::KeyRing,
     options::{DecryptOptions, Trailing},
 };
@@ -150,11 +149,10 @@ impl<R: AsyncRead> DecryptReader<R> {
                 }
                 Next::Open(len) => {
                     let coop = ready!(coop::poll_proceed(cx));
-                    let room = len.saturating_sub(FRAME_OVERHEAD);
                     match &mut out {
-                        Some(out) if len < OFFLOAD_LEN && out.remaining() >= room => {
+                        Some(out) if len < OFFLOAD_LEN && out.remaining() >= len => {
                             // No more than the frame: the caller's buffer may be large, and not initialised.
-                            let n = buffer.open_into(out.initialize_unfilled_to(room));
+                            let n = buffer.open_into(out.initialize_unfilled_to(len));
                             out.advance(n);
                             coop.made_progress();
                             if n > 0 {

@@ -63,9 +63,11 @@ impl<T: Send + 'static> Offload<T> {
         let (done, task) = oneshot::channel();
         if let Self::Here(mut value) = std::mem::replace(self, Self::Away(task)) {
             blocking::spawn(runtime, move || {
-                work(&mut value);
-                // Where nobody waits for it any more, this drops it.
-                let _ = done.send(value);
+                // For an adapter that was dropped meanwhile there is nothing to be done, but to drop the value.
+                if !done.is_closed() {
+                    work(&mut value);
+                    let _ = done.send(value);
+                }
             });
         }
     }

@@ -51,7 +51,7 @@ pub(crate) struct OpenBuffer {
 pub(crate) enum Next {
     /// Take from [`OpenBuffer::plaintext`].
     Take,
-    /// Call [`OpenBuffer::open`], which needs no more than this many bytes for its step.
+    /// Call [`OpenBuffer::open`] or [`OpenBuffer::open_into`], which will yield at most this many bytes of plaintext.
     Open(usize),
     /// Read into [`OpenBuffer::spare`], or call [`OpenBuffer::end_of_input`].
     Read,
@@ -93,7 +93,7 @@ impl OpenBuffer {
         } else if self.decryptor.is_complete() && (self.over || self.trailing == Trailing::Leave) {
             Next::End
         } else if self.buf.len() >= self.required {
-            Next::Open(self.required)
+            Next::Open(self.required.saturating_sub(FRAME_OVERHEAD))
         } else {
             Next::Read
         })
@@ -109,7 +109,7 @@ impl OpenBuffer {
 
     /// Takes one step of the stream, and puts the plaintext straight into `out`; returns how much.
     ///
-    /// `out` must be as long as [`Next::Open`] says, less what a frame adds to it.
+    /// `out` must be as long as [`Next::Open`] says.
     pub(crate) fn open_into(&mut self, out: &mut [u8]) -> usize {
         let step = self.decryptor.open_into(&self.buf, out);
         let len = self.apply(step).map_or(0, |plaintext| plaintext.len());

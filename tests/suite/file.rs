@@ -142,8 +142,10 @@ async fn paths_that_cannot_be_used_are_named() {
     expect(decrypt_file(&missing, folder.path("dst"), &key).await.unwrap_err(), ErrorKind::NotFound, &missing);
     expect(encrypt_file(&src, missing.join("dst"), &key).await.unwrap_err(), ErrorKind::NotFound, &missing);
     expect(encrypt_file(&src, missing.join(".."), &key).await.unwrap_err(), ErrorKind::InvalidInput, &missing);
-    let slash = folder.path("dst/");
-    expect(encrypt_file(&src, &slash, &key).await.unwrap_err(), ErrorKind::InvalidInput, &slash);
+    for name in ["dst/", "dst/.", "dst/.."] {
+        let path = folder.path(name);
+        expect(encrypt_file(&src, &path, &key).await.unwrap_err(), ErrorKind::InvalidInput, &path);
+    }
     #[cfg(unix)]
     expect(
         encrypt_file(folder.0.path(), folder.path("dst"), &key).await.unwrap_err(),
@@ -193,6 +195,14 @@ mod in_the_middle {
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_the_place_of_the_folder_is_an_error() {
+        let folder = Folder::new();
+        let (src, dst) = (folder.write("src", "plain"), pipe(&folder).join("dst"));
+        let error = encrypt_file(&src, &dst, &Key::generate()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotADirectory, "{error}");
     }
 
     #[tokio::test]
