@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{error::Error, random};
@@ -106,15 +106,10 @@ impl FromStr for Key {
     }
 }
 
-impl ConstantTimeEq for Key {
-    fn ct_eq(&self, other: &Self) -> Choice {
-        self.0[..].ct_eq(&other.0[..])
-    }
-}
-
 impl PartialEq for Key {
+    /// Compares in constant time.
     fn eq(&self, other: &Self) -> bool {
-        self.ct_eq(other).into()
+        self.0[..].ct_eq(&other.0[..]).into()
     }
 }
 
