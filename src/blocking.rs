@@ -57,14 +57,14 @@ impl Job {
         };
         let start = Instant::now();
         let mut next = Some(self);
-        while let Some(job) = next {
+        while let Some(mut job) = next {
             job.run();
             next = if start.elapsed() < STRETCH { places().waiting.pop_front() } else { None };
         }
         drop(place);
     }
 
-    fn run(mut self) {
+    fn run(&mut self) {
         if let Some(work) = self.work.take() {
             work();
         }
@@ -74,9 +74,7 @@ impl Job {
 impl Drop for Job {
     /// A job that is dropped before it was begun has lost its runtime. It is done here, for somebody may wait for it.
     fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
-            work();
-        }
+        self.run();
     }
 }
 

@@ -41,8 +41,9 @@ impl From<Bytes> for Frame {
 /// its data, and the encoder goes on with the next.
 ///
 /// Sealing is done within the call, whatever the length of an item: send pieces of some 64 KiB rather than one of a gigabyte.
-/// [`FramedWrite`](tokio_util::codec::FramedWrite) and [`Framed`](tokio_util::codec::Framed) flush before an item as soon as 8 KiB are
-/// buffered, which is at every such piece. Raise their `set_backpressure_boundary` to a few chunks to have fewer, larger writes.
+/// [`FramedWrite`](tokio_util::codec::FramedWrite) and [`Framed`](tokio_util::codec::Framed) flush before an item as soon as
+/// 8 KiB are buffered, which is at every such piece. Raise their `set_backpressure_boundary` to a few chunks to have fewer,
+/// larger writes.
 ///
 /// ```
 /// use agcm::{Key, codec::{Frame, FrameEncoder}};
@@ -156,8 +157,6 @@ pub struct FrameDecoder {
     stream: Decryptor,
     /// The input must not end before the current stream has: something of it has arrived.
     begun: bool,
-    /// A data frame of the current stream was opened, so its chunk size may be believed.
-    trusted: bool,
 }
 
 impl FrameDecoder {
@@ -174,7 +173,7 @@ impl FrameDecoder {
         let stream = Decryptor::new(&keys, options);
         // Where there is to be exactly one stream, an input without any is cut as well.
         let begun = options.trailing == Some(Trailing::Reject);
-        Self { keys, options: options.clone(), stream, begun, trusted: false }
+        Self { keys, options: options.clone(), stream, begun }
     }
 }
 
@@ -187,15 +186,14 @@ impl Decoder for FrameDecoder {
         loop {
             match self.stream.open_in_place(src)? {
                 Step::Incomplete { allowed, .. } => {
-                    // Before that, the buffer grows by what arrives, as its reader lets it.
-                    if self.trusted {
+                    // Until then, the buffer grows by what arrives, as its reader lets it.
+                    if self.stream.trusted_chunk_size().is_some() {
                         src.reserve(allowed - src.len());
                     }
                     return Ok(None);
                 }
                 Step::Start { consumed } => src.advance(consumed),
                 Step::Data { consumed, plaintext } => {
-                    self.trusted = true;
                     let mut frame = src.split_to(consumed);
                     frame.truncate(plaintext.end);
                     frame.advance(plaintext.start);

@@ -211,6 +211,23 @@ impl Decryptor {
         }
     }
 
+    /// The chunk size, once it may be believed: a data frame was opened, so its sender knows the key. Header and key frame alone
+    /// can be replayed by anyone who saw them.
+    pub(crate) fn trusted_chunk_size(&self) -> Option<usize> {
+        match &self.state {
+            State::Frames(frames) if frames.tally.frames() > 0 => self.chunk_size(),
+            _ => None,
+        }
+    }
+
+    /// The error that every call returns, if there was one.
+    pub(crate) fn error(&self) -> Option<Error> {
+        match self.state {
+            State::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Does all of the next step but open a data frame, which is left to the caller: it knows where the plaintext goes.
     fn look(&mut self, input: &[u8]) -> Result<Look, Error> {
         self.try_look(input).map_err(|error| self.fail(error))

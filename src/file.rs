@@ -54,7 +54,8 @@ use crate::{
 ///
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is anything at `dst`; it is never replaced, even if it comes into
 /// being while this runs. Whatever the file system says, with the path and what was to be done there. After an error there
-/// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`, and may be deleted.)
+/// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`, and
+/// may be deleted.)
 ///
 /// # Cancel safety
 ///

@@ -8,7 +8,7 @@ mod decrypt_reader;
 mod encrypt_writer;
 mod offload;
 pub(crate) mod open_buffer;
-pub(crate) mod seal_buffer;
+mod seal_buffer;
 
 pub use decrypt_reader::DecryptReader;
 pub use encrypt_writer::EncryptWriter;

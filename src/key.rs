@@ -35,6 +35,11 @@ impl Key {
     /// The length of a key, in bytes.
     pub const LEN: usize = 32;
 
+    /// All zero, to be filled in where it lies.
+    fn zeroed() -> Self {
+        Self(Box::new([0; Self::LEN]))
+    }
+
     /// A new key, from the operating system's random number generator.
     ///
     /// # Panics
@@ -43,7 +48,7 @@ impl Key {
     /// is not random would be worse.
     #[must_use]
     pub fn generate() -> Self {
-        let mut key = Self(Box::new([0; Self::LEN]));
+        let mut key = Self::zeroed();
         match random::fill(&mut key.0[..]) {
             Ok(()) => key,
             Err(error) => panic!("no key can be generated: {error}"),
@@ -56,7 +61,7 @@ impl Key {
     #[must_use]
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let bytes = Zeroizing::new(bytes);
-        let mut key = Self(Box::new([0; Self::LEN]));
+        let mut key = Self::zeroed();
         key.0.copy_from_slice(&*bytes);
         key
     }
@@ -82,7 +87,7 @@ impl TryFrom<&[u8]> for Key {
         if bytes.len() != Self::LEN {
             return Err(Error::InvalidKey);
         }
-        let mut key = Self(Box::new([0; Self::LEN]));
+        let mut key = Self::zeroed();
         key.0.copy_from_slice(bytes);
         Ok(key)
     }
@@ -97,7 +102,7 @@ impl FromStr for Key {
     ///
     /// [`Error::InvalidKey`] for anything else, white space included: `trim_end` the text of a file first.
     fn from_str(hex: &str) -> Result<Self, Error> {
-        let mut key = Self(Box::new([0; Self::LEN]));
+        let mut key = Self::zeroed();
         // The decoder takes shorter input too, and would leave the rest of the key zero.
         if hex.len() != 2 * Self::LEN || base16ct::mixed::decode(hex, &mut key.0[..]).is_err() {
             return Err(Error::InvalidKey);

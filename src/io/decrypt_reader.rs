@@ -148,21 +148,17 @@ impl<R: AsyncRead> DecryptReader<R> {
                     }
                 }
                 Next::Open(len) => {
-                    let coop = ready!(coop::poll_proceed(cx));
+                    ready!(coop::poll_proceed(cx)).made_progress();
                     match &mut out {
                         Some(out) if len < OFFLOAD_LEN && out.remaining() >= len => {
                             // No more than the frame: the caller's buffer may be large, and not initialised.
                             let n = buffer.open_into(out.initialize_unfilled_to(len));
                             out.advance(n);
-                            coop.made_progress();
                             if n > 0 {
                                 return Poll::Ready(Ok(()));
                             }
                         }
-                        _ => {
-                            this.buffer.run(len, OpenBuffer::open);
-                            coop.made_progress();
-                        }
+                        _ => this.buffer.run(len, OpenBuffer::open),
                     }
                 }
             }

@@ -224,10 +224,9 @@ impl<W: AsyncWrite> EncryptWriter<W> {
         let buffer = ready!(this.buffer.poll(cx))?;
         buffer.start()?;
         if cut && buffer.filled() > 0 {
-            let coop = ready!(coop::poll_proceed(cx));
+            ready!(coop::poll_proceed(cx)).made_progress();
             let len = buffer.filled();
             this.buffer.run(len, SealBuffer::seal);
-            coop.made_progress();
         }
         ready!(self.as_mut().poll_drain(cx))?;
         self.project().inner.poll_flush(cx)
@@ -239,10 +238,9 @@ impl<W: AsyncWrite> EncryptWriter<W> {
         let buffer = ready!(this.buffer.poll(cx))?;
         if !buffer.is_finished() {
             buffer.start()?;
-            let coop = ready!(coop::poll_proceed(cx));
+            ready!(coop::poll_proceed(cx)).made_progress();
             let len = buffer.filled();
             this.buffer.run(len, SealBuffer::finish);
-            coop.made_progress();
         }
         self.poll_drain(cx)
     }
@@ -282,11 +280,10 @@ impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
             return Poll::Ready(Ok(buffer.fill(plaintext)?));
         }
         // The chunk gets full and will be sealed, so this is the last place where the task can be made to wait.
-        let coop = ready!(coop::poll_proceed(cx));
+        ready!(coop::poll_proceed(cx)).made_progress();
         let n = buffer.fill(plaintext)?;
         let len = buffer.filled();
         this.buffer.run(len, SealBuffer::seal);
-        coop.made_progress();
         Poll::Ready(Ok(n))
     }
 

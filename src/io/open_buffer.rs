@@ -39,11 +39,8 @@ pub(crate) struct OpenBuffer {
     /// How long `buf` must be for the next step, and how long it may be.
     required: usize,
     allowed: usize,
-    /// A data frame was opened: its sender knows the key, and the chunk size may be believed.
-    trusted: bool,
     /// The input ended where it may end.
     over: bool,
-    failed: Option<Error>,
 }
 
 /// What to do next with an [`OpenBuffer`].
@@ -70,9 +67,7 @@ impl OpenBuffer {
             consumed: 0,
             required: 0,
             allowed: 0,
-            trusted: false,
             over: false,
-            failed: None,
         }
     }
 
@@ -85,7 +80,7 @@ impl OpenBuffer {
     /// | going on, or the last    | enough for a step        | open it                         |
     /// | going on, or the last    | less                     | read, no more than is allowed   |
     pub(crate) fn next(&self) -> Result<Next, Error> {
-        if let Some(error) = self.failed {
+        if let Some(error) = self.decryptor.error() {
             return Err(error);
         }
         Ok(if !self.plaintext.is_empty() {
@@ -131,7 +126,6 @@ impl OpenBuffer {
             Ok(Step::Start { consumed }) => self.discard(consumed),
             Ok(Step::Data { consumed, plaintext }) => {
                 self.consumed = consumed;
-                self.trusted = true;
                 return Some(plaintext);
             }
             Ok(Step::End { .. }) => {
@@ -139,7 +133,7 @@ impl OpenBuffer {
                 // One byte would be enough to tell that the input goes on.
                 (self.required, self.allowed) = (1, 1);
             }
-            Err(error) => self.fail(error),
+            Err(_) => self.buf = Zeroizing::default(),
         }
         None
     }
@@ -147,7 +141,7 @@ impl OpenBuffer {
     /// Room for what may be read now: at least one byte, and no more than surely is the stream's.
     pub(crate) fn spare(&mut self) -> Limit<&mut Vec<u8>> {
         let len = self.buf.len();
-        if let (true, Some(chunk_size)) = (self.trusted, self.decryptor.chunk_size()) {
+        if let Some(chunk_size) = self.decryptor.trusted_chunk_size() {
             let whole = FRAME_OVERHEAD + chunk_size + WORD_LEN;
             if self.buf.capacity() < whole {
                 // The old buffer may hold plaintext: it must be dropped and wiped, which growing in place would not do.
@@ -172,7 +166,7 @@ impl OpenBuffer {
     pub(crate) fn end_of_input(&mut self) {
         match self.decryptor.end_of_input(self.buf.len()) {
             Ok(()) => self.over = true,
-            Err(error) => self.fail(error),
+            Err(_) => self.buf = Zeroizing::default(),
         }
     }
 
@@ -196,11 +190,6 @@ impl OpenBuffer {
         self.plaintext = 0..0;
         (self.required, self.allowed) = (WORD_LEN, WORD_LEN);
     }
-
-    fn fail(&mut self, error: Error) {
-        self.buf = Zeroizing::default();
-        self.failed = Some(error);
-    }
 }
 
 impl fmt::Debug for OpenBuffer {
@@ -208,7 +197,6 @@ impl fmt::Debug for OpenBuffer {
         f.debug_struct("OpenBuffer")
             .field("decryptor", &self.decryptor)
             .field("plaintext", &self.plaintext.len())
-            .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use agcm::{EncryptOptions, Error, Key, decrypt, decrypt_file, encrypt, encrypt_file};
 use tempfile::TempDir;
 
-use crate::{vectors::plaintext, writer::frames};
+use crate::{script::poll_once, vectors::plaintext, writer::frames};
 
 struct Folder(TempDir);
 
@@ -262,11 +262,7 @@ mod in_the_middle {
         let (src, dst) = (pipe(&folder), folder.path("dst"));
         let (runtime, release) = crate::writer::busy_runtime();
         runtime.block_on(async {
-            let key = Key::generate();
-            let mut operation = Box::pin(encrypt_file(&src, &dst, &key));
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            assert!(operation.as_mut().poll(&mut cx).is_pending());
-            drop(operation);
+            assert!(poll_once(encrypt_file(&src, &dst, &Key::generate())).is_pending());
             drop(release);
             // Its turn comes before this one's.
             tokio::task::spawn_blocking(|| ()).await.unwrap();

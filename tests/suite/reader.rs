@@ -11,7 +11,7 @@ use futures::executor::block_on;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::{
-    script::{Op, Reader, Script},
+    script::{Op, Reader, Script, poll_once},
     vectors::plaintext,
 };
 
@@ -325,8 +325,4 @@ async fn a_read_that_is_dropped_loses_nothing() {
         }
     }
     assert_eq!(read, plaintext(100));
-}
-
-fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
-    Box::pin(future).as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    script::{Op, Script, Writer},
+    script::{Op, Script, Writer, poll_once},
     vectors::plaintext,
 };
 
@@ -236,11 +236,9 @@ fn flush_chunk_cuts_once() {
 #[test]
 fn flush_chunk_dropped_half_way_goes_on_when_called_again() {
     let (key, mut writer) = scripted(Script::once([Op::Some(50), Op::Stall, Op::Some(20), Op::Stall]));
-    let mut cx = Context::from_waker(Waker::noop());
     assert_eq!(taken(poll_write(&mut writer, b"abc")), 3);
     for _ in 0..2 {
-        // A future that is polled once, and dropped.
-        assert!(Pin::new(&mut Box::pin(writer.flush_chunk())).as_mut().poll(&mut cx).is_pending());
+        assert!(poll_once(writer.flush_chunk()).is_pending());
     }
     block_on(writer.flush_chunk()).unwrap();
     assert_eq!(writer.get_ref().data.len(), PRELUDE + 23);
@@ -364,14 +362,13 @@ fn finish_that_failed_or_was_dropped_goes_on_when_called_again() {
     let ops = [Op::Some(20), Op::Error(ErrorKind::TimedOut), Op::Some(70), Op::Stall, Op::Zero];
     let (key, mut writer) = scripted(Script::once(ops));
     writer.get_mut().flush = Script::once([Op::Error(ErrorKind::BrokenPipe), Op::Stall]);
-    let mut cx = Context::from_waker(Waker::noop());
     block_on(async {
         writer.write_all(b"abc").await.unwrap();
         assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::TimedOut);
-        assert!(Box::pin(writer.finish()).as_mut().poll(&mut cx).is_pending());
+        assert!(poll_once(writer.finish()).is_pending());
         assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::WriteZero);
         assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::BrokenPipe);
-        assert!(Box::pin(writer.finish()).as_mut().poll(&mut cx).is_pending());
+        assert!(poll_once(writer.finish()).is_pending());
         writer.finish().await.unwrap();
     });
     let stream = writer.into_inner().data;
@@ -434,10 +431,8 @@ fn large_chunks_are_sealed_and_opened_off_the_async_threads() {
     let mut read = Vec::new();
     let (runtime, release) = busy_runtime();
     runtime.block_on(async {
-        let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
-            let mut piece = [0; 100];
-            assert!(Box::pin(reader.read(&mut piece)).as_mut().poll(&mut cx).is_pending());
+            assert!(poll_once(reader.read(&mut [0; 100])).is_pending());
         }
         drop(release);
         reader.read_to_end(&mut read).await.unwrap();

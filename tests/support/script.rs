@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -127,4 +127,9 @@ impl AsyncWrite for Writer {
         self.polls += 1;
         self.close.poll(cx).map_ok(|_| self.closes += 1)
     }
+}
+
+/// Polls a future a single time, and drops it.
+pub fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
