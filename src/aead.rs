@@ -14,8 +14,9 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::{
-    format::{COMMITMENT_LEN, Header, Kind, NONCE_LEN, Prelude, SALT_LEN, TAG_LEN},
-    key::Key,
+    error::Error,
+    format::{COMMITMENT_LEN, Header, Kind, NONCE_LEN, Prelude, SALT_LEN, TAG_LEN, TRAILER_LEN, Trailer},
+    key::{Key, KeyRing},
 };
 
 /// A frame did not authenticate. The buffer that it was to be opened in is as it was.
@@ -48,8 +49,13 @@ impl StreamKey {
         (secrets.into_stream_key(header.nonce), prelude)
     }
 
-    /// The key of a stream that begins with `prelude`, or `None` if `key` and `context` are not those it commits to.
-    pub(crate) fn matching(key: &Key, prelude: &Prelude, context: &[u8]) -> Option<Self> {
+    /// The key of a stream that begins with `prelude`, from the one key of the ring that it commits to.
+    pub(crate) fn find(keys: &KeyRing, prelude: &Prelude, context: &[u8]) -> Result<Self, Error> {
+        keys.keys().iter().find_map(|key| Self::matching(key, prelude, context)).ok_or(Error::KeyMismatch)
+    }
+
+    /// `None` if `key` and `context` are not those that the stream commits to.
+    fn matching(key: &Key, prelude: &Prelude, context: &[u8]) -> Option<Self> {
         let secrets = Secrets::derive(key, &prelude.header, &prelude.salt, context);
         let matches: bool = secrets.commitment().ct_eq(&prelude.commitment).into();
         matches.then(|| secrets.into_stream_key(prelude.header.nonce))
@@ -65,19 +71,22 @@ impl StreamKey {
     }
 
     /// Checks the tag, and only then decrypts: where it does not match, no byte is written.
-    pub(crate) fn open(
-        &self,
-        kind: Kind,
-        position: u64,
-        body: Body<'_>,
-        tag: [u8; TAG_LEN],
-    ) -> Result<(), Unauthentic> {
+    pub(crate) fn open(&self, kind: Kind, position: u64, body: Body<'_>, tag: &[u8]) -> Result<(), Unauthentic> {
         let nonce = self.nonce(kind, position);
+        let tag: [u8; TAG_LEN] = tag.try_into().map_err(|_| Unauthentic)?;
         let body = match body {
             Body::InPlace(body) => body.into(),
             Body::Into { ciphertext, plaintext } => InOutBuf::new(ciphertext, plaintext).map_err(|_| Unauthentic)?,
         };
         self.cipher.decrypt_inout_detached(&nonce, b"", body, &Tag::from(tag)).map_err(|_| Unauthentic)
+    }
+
+    /// What the body of a final frame says, tag included; `None` if it does not authenticate, or says nothing sensible.
+    pub(crate) fn open_trailer(&self, body: &[u8]) -> Option<Trailer> {
+        let (&sealed, tag) = body.split_first_chunk::<TRAILER_LEN>()?;
+        let mut trailer = sealed;
+        self.open(Kind::Final, 0, Body::InPlace(&mut trailer), tag).ok()?;
+        Trailer::parse(&trailer)
     }
 
     fn nonce(&self, kind: Kind, position: u64) -> Nonce<aes_gcm::aes::cipher::consts::U12> {

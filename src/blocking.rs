@@ -6,13 +6,21 @@
 
 use std::{
     collections::VecDeque,
-    mem,
+    io, mem,
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::spawn_blocking};
+
+/// Does I/O that blocks, on the blocking pool of this runtime: outside the limit, as it mostly waits.
+pub(crate) async fn io<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
 
 /// Does `work` on the blocking pool of `runtime`, or of another one that has a place; or here, if `runtime` is gone.
 pub(crate) fn spawn(runtime: Handle, work: impl FnOnce() + Send + 'static) {

@@ -8,9 +8,7 @@ use std::{fmt, ops::Range};
 use crate::{
     aead::{Body, StreamKey},
     error::Error,
-    format::{
-        FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, TRAILER_LEN, Tally, WORD_LEN, Word,
-    },
+    format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, Tally, WORD_LEN, Word},
     key::KeyRing,
     options::DecryptOptions,
 };
@@ -249,10 +247,9 @@ impl Decryptor {
                 let Some(prelude) = Prelude::parse(input, options.max_chunk_size)? else {
                     return Ok(Look::Step(Step::Incomplete { required: PRELUDE_LEN, allowed: PRELUDE_LEN + WORD_LEN }));
                 };
-                let context = options.context.as_bytes();
-                let key = keys.keys().iter().find_map(|key| StreamKey::matching(key, &prelude, context));
+                let key = StreamKey::find(keys, &prelude, options.context.as_bytes())?;
                 let tally = Tally::new(prelude.header.chunk_size);
-                self.state = State::Frames(Frames { key: key.ok_or(Error::KeyMismatch)?, tally });
+                self.state = State::Frames(Frames { key, tally });
                 self.at = PRELUDE_LEN as u64;
                 Ok(Look::Step(Step::Start { consumed: PRELUDE_LEN }))
             }
@@ -295,15 +292,21 @@ impl Decryptor {
         let State::Frames(Frames { key, tally }) = &mut self.state else {
             unreachable!("look finds data frames only between start and end");
         };
-        let mut tag = [0; TAG_LEN];
-        tag.copy_from_slice(&rest[..TAG_LEN]);
-        if key.open(Kind::Data, tally.total(), body, tag).is_err() {
+        if key.open(Kind::Data, tally.total(), body, &rest[..TAG_LEN]).is_err() {
             let error = Error::Corrupt { frame: tally.frames(), at: self.at };
             return Err(self.fail(error));
         }
         tally.add(len);
         self.at += (FRAME_OVERHEAD + len) as u64;
         Ok(())
+    }
+
+    /// Fails the stream at the data frame before this place, which has `len` bytes with all that belongs to it.
+    pub(crate) fn take_back(&mut self, len: usize) {
+        if let State::Frames(frames) = &self.state {
+            let error = Error::Corrupt { frame: frames.tally.frames() - 1, at: self.at - len as u64 };
+            self.fail(error);
+        }
     }
 
     /// From now on every step fails with `error`. The stream key is wiped.
@@ -316,11 +319,7 @@ impl Decryptor {
 impl Frames {
     /// Whether a final frame's body authenticates, and says of the stream what was found.
     fn is_described_by(&self, body: &[u8]) -> bool {
-        let mut trailer = [0; TRAILER_LEN];
-        let mut tag = [0; TAG_LEN];
-        trailer.copy_from_slice(&body[..TRAILER_LEN]);
-        tag.copy_from_slice(&body[TRAILER_LEN..]);
-        self.key.open(Kind::Final, 0, Body::InPlace(&mut trailer), tag).is_ok() && trailer == self.tally.trailer()
+        self.key.open_trailer(body) == Some(self.tally.trailer())
     }
 }
 

@@ -152,7 +152,7 @@ impl Encryptor {
     #[must_use = "a stream without its final frame is truncated"]
     pub fn finish(self) -> [u8; FINAL_FRAME_LEN] {
         let mut frame = [0; FINAL_FRAME_LEN];
-        frame[WORD_LEN..][..TRAILER_LEN].copy_from_slice(&self.tally.trailer());
+        frame[WORD_LEN..][..TRAILER_LEN].copy_from_slice(&self.tally.trailer().encode());
         seal_frame(&self.key, Kind::Final, 0, &mut frame);
         frame
     }

@@ -9,6 +9,7 @@ use std::{error, fmt, io};
 ///
 /// In the variants, `frame` is the number of a data frame, counted from 0 (the final frame has the number that the next
 /// data frame would have had), and `at` is an offset in the encrypted stream, in bytes from the first byte of its header.
+/// Readers by offset look at the final frame first, and have to guess its number: it is the one it has in a uniform stream.
 ///
 /// # In and out of `io::Error`
 ///
@@ -85,6 +86,22 @@ pub enum Error {
     InvalidKey,
     /// A context of more than 65 535 bytes; the number is its length.
     ContextTooLong(usize),
+    /// A range of the plaintext that is not within it, or that ends before it starts. All in bytes.
+    RangeOutOfBounds {
+        /// Where the range starts.
+        start: u64,
+        /// Where it ends: the first byte behind it.
+        end: u64,
+        /// The length of the plaintext.
+        len: u64,
+    },
+    /// A range of the plaintext that is too long to be held in memory at once.
+    RangeTooLong {
+        /// The length of the range, in bytes.
+        len: u64,
+        /// The most that is read at once, in bytes.
+        max: u64,
+    },
 }
 
 impl Error {
@@ -126,7 +143,11 @@ impl Error {
 
     fn kind(self) -> io::ErrorKind {
         match self {
-            Self::Finished | Self::InvalidKey | Self::ContextTooLong(_) => io::ErrorKind::InvalidInput,
+            Self::Finished
+            | Self::InvalidKey
+            | Self::ContextTooLong(_)
+            | Self::RangeOutOfBounds { .. }
+            | Self::RangeTooLong { .. } => io::ErrorKind::InvalidInput,
             Self::BadMagic
             | Self::UnsupportedVersion(_)
             | Self::InvalidChunkSize(_)
@@ -179,7 +200,7 @@ impl fmt::Display for Error {
             ),
             Self::Corrupt { frame, at } => write!(
                 f,
-                "frame {frame}, at byte {at}, is damaged or was changed; the key is right and all before it is \
+                "frame {frame}, at byte {at}, is damaged or was changed; the key is right and what was read before it is \
                  intact: compare this place with another copy"
             ),
             Self::Truncated { at: 0 } => f.write_str(
@@ -214,6 +235,16 @@ impl fmt::Display for Error {
             Self::ContextTooLong(len) => {
                 write!(f, "a context of {len} bytes is over the limit of 65535; use a hash of it")
             }
+            Self::RangeOutOfBounds { start, end, len } => write!(
+                f,
+                "the range {start}..{end} is not within the {len} bytes of plaintext; check the offsets, and whether this \
+                 is the stream they are meant for"
+            ),
+            Self::RangeTooLong { len, max } => write!(
+                f,
+                "a range of {len} bytes is over the limit of {max} for one read; read it as a stream of pieces, or piece \
+                 by piece"
+            ),
         }
     }
 }

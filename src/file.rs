@@ -11,11 +11,11 @@ use std::{
 };
 
 use tempfile::NamedTempFile;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
+    blocking,
     encrypt::Encryptor,
     error::Explained,
     format::{FRAME_OVERHEAD, WORD_LEN},
@@ -106,16 +106,13 @@ async fn run<T: Send + 'static>(
 ) -> io::Result<T> {
     let token = CancellationToken::new();
     let dropped = token.clone().drop_guard();
-    let result = spawn_blocking(move || {
+    let result = blocking::io(move || {
         stop_if(&token)?;
         work(&token)
     })
     .await;
     dropped.disarm();
-    match result {
-        Ok(result) => result,
-        Err(error) => Err(io::Error::other(error)),
-    }
+    result
 }
 
 /// Makes the new file `dst` out of `src`.

@@ -70,6 +70,19 @@
 //! commitment was checked, and until the first data frame has authenticated a buffer is at most twice what has arrived plus
 //! 4 KiB, because anyone who saw a header and key frame can replay them.
 //!
+//! # By offset
+//!
+//! F, the length of a stream, is 117 + total + 20 · frames always; in a uniform stream frames = ceil(total / C), and data frame i
+//! starts at `80 + i (C + 20)`. So a reader that can read at any offset checks both ends first: prelude, then the last 37
+//! bytes. Errors of header, first frame word and key are as above; F under 117, or no word of a final frame 37 bytes before
+//! the end, is [`Truncated`]; a final frame that fails its tag, or that F or the number of frames does not agree with, is
+//! [`Corrupt`]. After that, length and layout are authentic.
+//!
+//! Each data frame that it reads must carry exactly the word that the layout expects ([`InvalidFrame`]), and open at its
+//! position ([`Corrupt`]); damage elsewhere is found by the read that touches it. An irregular stream is walked, frame word by
+//! frame word, as far as needed. A forged word can mislead that walk into an error, but never into wrong bytes: the
+//! position in the nonce sees to that.
+//!
 //! # Limits, and where they come from
 //!
 //! * At most [2^52 bytes](MAX_PLAINTEXT_LEN) (4 PiB) and [2^40 data frames](MAX_FRAMES) a stream; [`StreamTooLong`] past them,
@@ -88,8 +101,7 @@
 //! # Overhead
 //!
 //! [117 bytes](STREAM_OVERHEAD) a stream and [20 bytes](FRAME_OVERHEAD) a data frame: 0.03 % at the default chunk size.
-//! F = 117 + total + 20 · frames always holds; in a uniform stream frames = ceil(total / C), and data frame i starts at
-//! `80 + i (C + 20)`.
+//! [`geometry`](crate::geometry) calculates with that.
 //!
 //! ```
 //! use agcm::format::{FRAME_OVERHEAD, STREAM_OVERHEAD};
@@ -317,6 +329,11 @@ impl Tally {
         self.chunk_size
     }
 
+    /// The tally of this many full chunks.
+    pub(crate) fn of_full_chunks(chunk_size: ChunkSize, frames: u64) -> Self {
+        Self { total: frames * chunk_size.get() as u64, frames, ..Self::new(chunk_size) }
+    }
+
     /// The plaintext bytes so far, which is the position of the next data frame.
     pub(crate) fn total(&self) -> u64 {
         self.total
@@ -324,6 +341,11 @@ impl Tally {
 
     pub(crate) fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// Where in the stream the next frame begins.
+    pub(crate) fn end(&self) -> u64 {
+        PRELUDE_LEN as u64 + self.total + FRAME_OVERHEAD as u64 * self.frames
     }
 
     /// Whether `len` more bytes, in `frames` more frames, stay within the limits of a stream.
@@ -342,13 +364,15 @@ impl Tally {
         self.short = len < self.chunk_size.get();
     }
 
-    /// The plaintext of the final frame.
-    pub(crate) fn trailer(&self) -> [u8; TRAILER_LEN] {
-        let mut bytes = [0; TRAILER_LEN];
-        bytes[..8].copy_from_slice(&self.total.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.frames.to_le_bytes());
-        bytes[16] = u8::from(!self.irregular);
-        bytes
+    /// The tally with another data frame of `len` plaintext bytes.
+    pub(crate) fn after(mut self, len: usize) -> Self {
+        self.add(len);
+        self
+    }
+
+    /// What the final frame says, if the stream ends here.
+    pub(crate) fn trailer(&self) -> Trailer {
+        Trailer { total: self.total, frames: self.frames, uniform: !self.irregular }
     }
 
     /// A tally that stands just before the limits, which no test could reach by sealing.
@@ -358,9 +382,44 @@ impl Tally {
     }
 }
 
+/// The plaintext of the final frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trailer {
+    pub(crate) total: u64,
+    pub(crate) frames: u64,
+    pub(crate) uniform: bool,
+}
+
+impl Trailer {
+    pub(crate) fn encode(&self) -> [u8; TRAILER_LEN] {
+        let mut bytes = [0; TRAILER_LEN];
+        bytes[..8].copy_from_slice(&self.total.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.frames.to_le_bytes());
+        bytes[16] = u8::from(self.uniform);
+        bytes
+    }
+
+    /// `None` if no stream can be described so.
+    pub(crate) fn parse(bytes: &[u8; TRAILER_LEN]) -> Option<Self> {
+        let uniform = match bytes[16] {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        Some(Self { total: read_u64(&bytes[..8]), frames: read_u64(&bytes[8..16]), uniform })
+    }
+}
+
 /// Callers hand over exactly four bytes.
 fn read_u32(bytes: &[u8]) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(bytes);
     u32::from_le_bytes(word)
+}
+
+/// Callers hand over exactly eight bytes.
+fn read_u64(bytes: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(bytes);
+    u64::from_le_bytes(number)
 }

@@ -98,8 +98,9 @@ mod key;
 mod options;
 
 mod aead;
-mod geometry;
+pub mod geometry;
 
+mod by_offset;
 mod decrypt;
 mod encrypt;
 
@@ -108,6 +109,9 @@ mod io;
 mod oneshot;
 
 mod file;
+mod inspect;
+mod range;
+mod read_at;
 
 /// The quick start of the README is a test.
 #[cfg(doctest)]
@@ -125,8 +129,11 @@ pub use crate::{
     error::Error,
     file::{decrypt_file, encrypt_file},
     format::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE},
-    io::{DecryptReader, EncryptWriter},
+    inspect::{Inspection, inspect},
+    io::{DecryptReader, DecryptWriter, EncryptReader, EncryptWriter, SeekReader},
     key::{Key, KeyRing},
     oneshot::{decrypt, encrypt},
     options::{DecryptOptions, EncryptOptions, Trailing},
+    range::{MAX_RANGE_LEN, RangeReader, RangeStream},
+    read_at::{PositionedFile, ReadAt},
 };

@@ -9,7 +9,7 @@ use crate::{
     decrypt::{Decryptor, Step},
     encrypt::Encryptor,
     error::Error,
-    geometry,
+    geometry::Uniform,
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
 };
@@ -66,8 +66,8 @@ impl EncryptOptions {
             Ok(started) => started,
             Err(error) => panic!("no stream can be started: {error}"),
         };
-        let len = geometry::stream_len(plaintext.len() as u64, self.chunk_size);
-        let mut stream = Vec::with_capacity(len.and_then(|len| len.try_into().ok()).unwrap_or(0));
+        let len = Uniform::of(plaintext.len() as u64, self.chunk_size).map(|layout| layout.stream_len());
+        let mut stream = Vec::with_capacity(len.ok().and_then(|len| len.try_into().ok()).unwrap_or(0));
         stream.extend_from_slice(&prelude);
         for chunk in plaintext.chunks(encryptor.chunk_size()) {
             if let Err(error) = encryptor.seal(chunk, &mut stream) {

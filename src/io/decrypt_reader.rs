@@ -19,6 +19,7 @@ use tokio_util::io::poll_read_buf;
 use super::{
     offload::{OFFLOAD_LEN, Offload},
     open_buffer::{Next, OpenBuffer},
+    poll::poll_read_buffered,
 };
 use crate::{
     key::KeyRing,
@@ -173,13 +174,10 @@ impl<R: AsyncRead> AsyncRead for DecryptReader<R> {
             return Poll::Ready(Ok(()));
         }
         ready!(self.as_mut().poll_advance(cx, Some(out)))?;
-        if out.remaining() == before {
-            let plaintext = ready!(self.as_mut().poll_fill_buf(cx))?;
-            let n = plaintext.len().min(before);
-            out.put_slice(&plaintext[..n]);
-            self.consume(n);
+        if out.remaining() < before {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        poll_read_buffered(self, cx, out)
     }
 }
 

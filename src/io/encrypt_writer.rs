@@ -13,7 +13,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{io::AsyncWrite, task::coop};
 
-use super::{offload::Offload, seal_buffer::SealBuffer};
+use super::{offload::Offload, poll::poll_write_some, seal_buffer::SealBuffer};
 use crate::{error::Error, key::Key, options::EncryptOptions};
 
 pin_project! {
@@ -250,10 +250,7 @@ impl<W: AsyncWrite> EncryptWriter<W> {
         let mut this = self.project();
         let buffer = ready!(this.buffer.poll(cx))?;
         while !buffer.pending().is_empty() {
-            let n = ready!(this.inner.as_mut().poll_write(cx, buffer.pending()))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let n = ready!(poll_write_some(this.inner.as_mut(), cx, buffer.pending()))?;
             buffer.advance(n);
         }
         Poll::Ready(Ok(()))

@@ -44,6 +44,14 @@ impl<T: Send + 'static> Offload<T> {
     }
 
     /// The value, unless it is away or lost.
+    pub(crate) fn get_ref(&self) -> Option<&T> {
+        match self {
+            Self::Here(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value, unless it is away or lost.
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         match self {
             Self::Here(value) => Some(value),

@@ -88,10 +88,20 @@ impl OpenBuffer {
         } else if self.decryptor.is_complete() && (self.over || self.trailing == Trailing::Leave) {
             Next::End
         } else if self.buf.len() >= self.required {
-            Next::Open(self.required.saturating_sub(FRAME_OVERHEAD))
+            Next::Open(self.step_len())
         } else {
             Next::Read
         })
+    }
+
+    /// How many bytes the next step still lacks, as far as is known.
+    pub(crate) fn missing(&self) -> usize {
+        self.required.saturating_sub(self.buf.len())
+    }
+
+    /// How much plaintext the next step can yield, as far as is known.
+    pub(crate) fn step_len(&self) -> usize {
+        self.required.saturating_sub(FRAME_OVERHEAD)
     }
 
     /// Takes one step of the stream.
@@ -162,12 +172,31 @@ impl OpenBuffer {
         (&mut *self.buf).limit(limit)
     }
 
+    /// Fills in the front of `bytes`, no more than surely is the stream's, and says how much. For when the next is to read.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
+        let mut spare = self.spare();
+        let len = bytes.len().min(spare.remaining_mut());
+        spare.put_slice(&bytes[..len]);
+        len
+    }
+
     /// Says that there is no more input.
     pub(crate) fn end_of_input(&mut self) {
         match self.decryptor.end_of_input(self.buf.len()) {
             Ok(()) => self.over = true,
             Err(_) => self.buf = Zeroizing::default(),
         }
+    }
+
+    /// Fails the stream at the frame that was opened last: what it was opened from turns out not to be the input.
+    pub(crate) fn take_back(&mut self) {
+        self.decryptor.take_back(self.consumed);
+        self.buf = Zeroizing::default();
+    }
+
+    /// Whether the final frame was checked.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.decryptor.is_complete()
     }
 
     /// What was opened and not handed out yet: authentic, but a prefix only until [`Next::End`].

@@ -5,6 +5,7 @@
 
 use std::{fmt, io, mem};
 
+use bytes::{BufMut, buf::Limit};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -83,7 +84,7 @@ impl SealBuffer {
 
     /// Notes that the first `n` pending bytes have left.
     pub(crate) fn advance(&mut self, n: usize) {
-        assert!(n <= self.sealed - self.sent, "the inner writer says that it took more than it was given");
+        assert!(n <= self.sealed - self.sent, "no more can have left than was pending");
         self.sent += n;
         if self.sent == self.buf.len() {
             if self.is_finished() {
@@ -115,16 +116,40 @@ impl SealBuffer {
             State::Running(encryptor) => encryptor.admit_more(self.filled() + len, 1)?,
             State::New { .. } | State::Finished => return Err(Error::Finished),
         }
+        self.make_room_for_word();
+        self.buf.extend_from_slice(&plaintext[..len]);
+        Ok(len)
+    }
+
+    /// Where plaintext can be read to: as much as the chunk takes. No frame may be pending.
+    ///
+    /// Whether the stream may hold what was read, [`admit`](Self::admit) says after it: only there is it known that the input
+    /// had not come to its end.
+    pub(crate) fn spare(&mut self) -> Limit<&mut Vec<u8>> {
+        debug_assert!(!self.is_frame_pending(), "the room of a frame that has not left is taken");
+        self.make_room_for_word();
+        let room = self.room();
+        (&mut *self.buf).limit(room)
+    }
+
+    /// Whether what was filled in is within the limits of a stream.
+    pub(crate) fn admit(&self) -> Result<(), Error> {
+        match &self.state {
+            State::Running(encryptor) => encryptor.admit_more(self.filled(), 1),
+            State::New { .. } | State::Finished => Ok(()),
+        }
+    }
+
+    fn make_room_for_word(&mut self) {
         if self.buf.len() == self.sealed {
             self.buf.extend_from_slice(&[0; WORD_LEN]);
         }
-        self.buf.extend_from_slice(&plaintext[..len]);
-        Ok(len)
     }
 
     /// Seals what is filled in, if anything is.
     pub(crate) fn seal(&mut self) {
         if self.filled() == 0 {
+            self.buf.truncate(self.sealed);
             return;
         }
         self.buf.extend_from_slice(&[0; TAG_LEN]);

@@ -129,7 +129,7 @@ fn options_that_exist_are_valid() {
     assert_eq!(DecryptOptions::new().context(&long).unwrap_err(), Error::ContextTooLong(65_536));
 }
 
-const ALL: [Error; 14] = [
+const ALL: [Error; 16] = [
     Error::BadMagic,
     Error::UnsupportedVersion(2),
     Error::InvalidChunkSize(0),
@@ -144,6 +144,8 @@ const ALL: [Error; 14] = [
     Error::Finished,
     Error::InvalidKey,
     Error::ContextTooLong(65_536),
+    Error::RangeOutOfBounds { start: 5, end: 20, len: 10 },
+    Error::RangeTooLong { len: 1 << 40, max: 1 << 26 },
 ];
 
 #[test]
@@ -165,7 +167,14 @@ fn errors_survive_the_way_through_io_error_even_when_wrapped() {
         let io = io::Error::from(error);
         assert_eq!(Error::from_io(&io), Some(error));
         assert_eq!(io.to_string(), error.to_string());
-        let caller = matches!(error, Error::Finished | Error::InvalidKey | Error::ContextTooLong(_));
+        let caller = matches!(
+            error,
+            Error::Finished
+                | Error::InvalidKey
+                | Error::ContextTooLong(_)
+                | Error::RangeOutOfBounds { .. }
+                | Error::RangeTooLong { .. }
+        );
         let kind = if caller { io::ErrorKind::InvalidInput } else { io::ErrorKind::InvalidData };
         assert_eq!(io.kind(), kind, "{error:?}");
         let wrapped = io::Error::other(Wrapped(io::Error::other(Wrapped(io))));

@@ -1,0 +1,230 @@
+//! The core of the readers by offset: what the two ends of a stream say of it, where its frames are, and how to open one. No
+//! I/O.
+//!
+//! [`ByOffset`] has checked the prelude and the final frame, so length and layout are authentic before a data frame is read.
+//! Where those of a uniform stream are follows from that; those of an irregular one are walked, word by word, and
+//! [`Index`] remembers some places. Words are not authenticated. They may mislead a walk, but never to plaintext that is not
+//! the stream's: a frame opens at its own position and nowhere else.
+
+use std::{fmt, ops::Range};
+
+use crate::{
+    aead::{Body, StreamKey},
+    error::Error,
+    format::{
+        FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, MAX_FRAMES, MAX_PLAINTEXT_LEN, PRELUDE_LEN, Prelude, STREAM_OVERHEAD,
+        TAG_LEN, TRAILER_LEN, Tally, Trailer, WORD_LEN, Word,
+    },
+    geometry,
+    key::KeyRing,
+    options::DecryptOptions,
+};
+
+/// How much of a stream is read at a time to find frame words in it, in bytes: where frames are small, it holds several.
+pub(crate) const WALK_LEN: usize = 4096;
+
+/// A stream whose two ends were checked, ready to open any of its frames.
+///
+/// A place in it is the [`Tally`] of the data frames before it.
+pub(crate) struct ByOffset {
+    key: StreamKey,
+    trailer: Trailer,
+    /// The place of the first data frame.
+    start: Tally,
+}
+
+impl ByOffset {
+    /// Which parts of a stream of `len` bytes [`open`](Self::open) needs: its first and its last bytes.
+    pub(crate) fn ends(len: u64) -> [Range<u64>; 2] {
+        let tail = if len < STREAM_OVERHEAD as u64 { len } else { len - FINAL_FRAME_LEN as u64 };
+        [0..len.min(PRELUDE_LEN as u64), tail..len]
+    }
+
+    /// Checks the two ends of a stream of `len` bytes.
+    ///
+    /// A stream that is too short, or that does not end in a final frame's word, was cut. Where it does, the frame must
+    /// authenticate and agree with the length.
+    pub(crate) fn open(
+        len: u64,
+        [head, tail]: [&[u8]; 2],
+        keys: &KeyRing,
+        options: &DecryptOptions,
+    ) -> Result<Self, Error> {
+        let truncated = Error::Truncated { at: len };
+        let prelude = Prelude::parse(head, options.max_chunk_size)?.ok_or(truncated)?;
+        let key = StreamKey::find(keys, &prelude, options.context.as_bytes())?;
+        let chunk_size = prelude.header.chunk_size;
+        if len < STREAM_OVERHEAD as u64 || !tail.starts_with(&Kind::Final.word(TRAILER_LEN + TAG_LEN)) {
+            return Err(truncated);
+        }
+        let chunk = chunk_size.get() as u64;
+        let corrupt = Error::Corrupt {
+            frame: (len - STREAM_OVERHEAD as u64).div_ceil(chunk + FRAME_OVERHEAD as u64),
+            at: len - FINAL_FRAME_LEN as u64,
+        };
+        let trailer = key.open_trailer(&tail[WORD_LEN..]).ok_or(corrupt)?;
+        let Trailer { total, frames, uniform } = trailer;
+        if total > MAX_PLAINTEXT_LEN || frames > MAX_FRAMES {
+            return Err(Error::StreamTooLong);
+        }
+        let possible = if uniform {
+            frames == total.div_ceil(chunk)
+        } else {
+            // One frame at least is short and not the last.
+            frames > 1 && total < frames * chunk
+        };
+        if !possible || geometry::stream_len(total, frames) != Some(len) {
+            return Err(corrupt);
+        }
+        Ok(Self { key, trailer, start: Tally::new(chunk_size) })
+    }
+
+    /// How many bytes of plaintext there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.trailer.total
+    }
+
+    pub(crate) fn is_uniform(&self) -> bool {
+        self.trailer.uniform
+    }
+
+    /// The place of the first data frame.
+    pub(crate) fn start(&self) -> Tally {
+        self.start
+    }
+
+    /// Where the final frame begins.
+    pub(crate) fn end_of_data(&self) -> u64 {
+        self.start.end() + self.trailer.total + FRAME_OVERHEAD as u64 * self.trailer.frames
+    }
+
+    /// The longest plaintext that a frame of this stream can have, in bytes.
+    pub(crate) fn longest(&self) -> usize {
+        self.most_at(&self.start)
+    }
+
+    /// The place of the frame that holds this byte of the plaintext; `None` if it has to be walked to.
+    pub(crate) fn find(&self, position: u64) -> Option<Tally> {
+        let chunk_size = self.start.chunk_size();
+        self.is_uniform().then(|| Tally::of_full_chunks(chunk_size, position / chunk_size.get() as u64))
+    }
+
+    /// How many bytes of plaintext the frame at `place` holds; `None` if only its word can tell.
+    pub(crate) fn len_at(&self, place: &Tally) -> Option<usize> {
+        self.is_uniform().then(|| self.most_at(place))
+    }
+
+    /// How many bytes of plaintext the frame at `place` holds at most.
+    pub(crate) fn most_at(&self, place: &Tally) -> usize {
+        let chunk = self.start.chunk_size().get();
+        usize::try_from(self.trailer.total - place.total()).map_or(chunk, |left| left.min(chunk))
+    }
+
+    /// Checks the word of the frame at `place`, and returns how many bytes of plaintext the frame holds.
+    ///
+    /// The word must be the one that the layout expects, or, in an irregular stream, leave the frames that follow enough to
+    /// hold and not too much. So a walk ends where the final frame begins and nowhere else, and must by then have found the
+    /// stream that the final frame describes.
+    pub(crate) fn step(&self, place: &Tally, word: [u8; WORD_LEN]) -> Result<usize, Error> {
+        let invalid = |word| Error::InvalidFrame { frame: place.frames(), at: place.end(), word };
+        let Word::Data(len) = Word::parse(&word, self.start.chunk_size()).map_err(invalid)? else {
+            return Err(invalid(u32::from_le_bytes(word)));
+        };
+        let next = place.after(len);
+        let fits = match self.len_at(place) {
+            Some(expected) => len == expected,
+            None => self.leaves_what_fits(&next),
+        };
+        if !fits {
+            return Err(invalid(u32::from_le_bytes(word)));
+        }
+        if next.frames() == self.trailer.frames && next.trailer() != self.trailer {
+            return Err(Error::Corrupt { frame: next.frames(), at: next.end() });
+        }
+        Ok(len)
+    }
+
+    /// Whether the rest of the plaintext can lie in the rest of the frames.
+    fn leaves_what_fits(&self, place: &Tally) -> bool {
+        let Trailer { total, frames, .. } = self.trailer;
+        let (Some(left), Some(frames)) = (total.checked_sub(place.total()), frames.checked_sub(place.frames())) else {
+            return false;
+        };
+        (frames..=frames * place.chunk_size().get() as u64).contains(&left)
+    }
+
+    /// Checks that `input` begins with all of the frame at `place`, and returns how many bytes of plaintext it holds.
+    pub(crate) fn whole_frame(&self, place: &Tally, input: &[u8]) -> Result<usize, Error> {
+        let corrupt = Error::Corrupt { frame: place.frames(), at: place.end() };
+        let word = input.first_chunk().ok_or(corrupt)?;
+        let len = self.step(place, *word)?;
+        // Longer than it was when it was walked past.
+        if input.len() < FRAME_OVERHEAD + len { Err(corrupt) } else { Ok(len) }
+    }
+
+    /// Opens the body of the frame at `place`.
+    pub(crate) fn open_body(&self, place: &Tally, body: Body<'_>, tag: &[u8]) -> Result<(), Error> {
+        let corrupt = Error::Corrupt { frame: place.frames(), at: place.end() };
+        self.key.open(Kind::Data, place.total(), body, tag).map_err(|_| corrupt)
+    }
+}
+
+impl fmt::Debug for ByOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByOffset")
+            .field("trailer", &self.trailer)
+            .field("chunk_size", &self.start.chunk_size().get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Some places of an irregular stream, so that not every walk has to begin at its start.
+///
+/// It keeps every 2^k-th place that was walked past, and at most [`MAX_PLACES`]: when it is full, it forgets every other.
+#[derive(Debug)]
+pub(crate) struct Index {
+    places: Vec<Tally>,
+    /// How many frames lie between two places.
+    stride: u64,
+}
+
+/// 24 bytes each.
+const MAX_PLACES: usize = 1024;
+
+impl Index {
+    pub(crate) fn new(start: Tally) -> Self {
+        Self { places: vec![start], stride: 1 }
+    }
+
+    /// The last known place at or before this byte of the plaintext.
+    pub(crate) fn nearest(&self, position: u64) -> Tally {
+        // Never 0, for the first place is the start of the stream.
+        let behind = self.places.partition_point(|place| place.total() <= position);
+        self.places[behind - 1]
+    }
+
+    /// Takes note of a place that was walked to.
+    pub(crate) fn note(&mut self, place: Tally) {
+        if self.is_next(&place) && self.places.len() == MAX_PLACES {
+            let mut keep = false;
+            self.places.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.stride *= 2;
+        }
+        if self.is_next(&place) {
+            self.places.push(place);
+        }
+    }
+
+    fn is_next(&self, place: &Tally) -> bool {
+        place.frames() == self.places.len() as u64 * self.stride
+    }
+
+    /// Forgets all places, because a word on the way may have been a wrong one: the next walk sees for itself.
+    pub(crate) fn forget(&mut self) {
+        self.places.truncate(1);
+        self.stride = 1;
+    }
+}

@@ -1,0 +1,305 @@
+//! Stream written in, plaintext written out.
+//!
+//! It must never write a byte that was not authenticated, never shut the inner writer down unless the stream was whole, and
+//! never call a write a success that completed a bad frame.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{io::AsyncWrite, task::coop};
+
+use super::{
+    offload::{OFFLOAD_LEN, Offload},
+    open_buffer::{Next, OpenBuffer},
+    poll::poll_write_some,
+};
+use crate::{
+    key::KeyRing,
+    options::{DecryptOptions, Trailing},
+};
+
+pin_project! {
+    /// Takes a stream that is written to it and writes its plaintext to `W`.
+    ///
+    /// **Only [`shutdown`](tokio::io::AsyncWriteExt::shutdown) or [`finish`](Self::finish) tells you that the stream was
+    /// whole.** Every byte that reaches `W` was authenticated, but if the stream was cut, neither a write nor
+    /// [`tokio::io::copy`] notices: what `W` has by then is a prefix of the plaintext. Without the end of the stream `shutdown`
+    /// is [`Truncated`](crate::Error::Truncated) and does not shut `W` down.
+    ///
+    /// ```
+    /// use agcm::{DecryptWriter, Error, Key};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let key = Key::generate();
+    /// let stream = agcm::encrypt(&key, b"row 1\nrow 2\n");
+    ///
+    /// let mut writer = DecryptWriter::new(Vec::new(), &key);
+    /// writer.write_all(&stream).await?;
+    /// writer.shutdown().await?;
+    /// assert_eq!(writer.into_inner(), b"row 1\nrow 2\n");
+    ///
+    /// let mut writer = DecryptWriter::new(Vec::new(), &key);
+    /// writer.write_all(&stream[..150 - 40]).await?; // it has no end
+    /// let error = writer.shutdown().await.unwrap_err();
+    /// assert_eq!(Error::from_io(&error), Some(Error::Truncated { at: 110 }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A frame is opened by the write that completes it. Its plaintext is written to `W` by the next write, or by a flush.
+    ///
+    /// # The end of the stream
+    ///
+    /// A slice that crosses the end is taken up to there: `write` returns how much of it belonged to the stream. Then
+    /// [`is_complete`](Self::is_complete) is true, and all of the plaintext was written to `W`. A write after that is
+    /// [`TrailingData`](crate::Error::TrailingData), whatever [`DecryptOptions::trailing`] says: there is no place to leave
+    /// what it brings. So where something follows the stream, look at `is_complete` between writes, and go on with
+    /// [`into_inner`](Self::into_inner).
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the stream is an [`Error`](crate::Error) inside an [`io::Error`], to be had by
+    /// [`Error::from_io`](crate::Error::from_io). The write that completes a bad frame fails itself, and nothing of that frame
+    /// reaches `W`. It is sticky: every later write, flush and shutdown returns it again. (What an earlier, successful
+    /// shutdown or flush has done stays done.)
+    ///
+    /// An error of the inner writer is passed on and loses nothing: calling again goes on where it stopped. If the inner writer
+    /// takes nothing (`Ok(0)`), that is [`WriteZero`](io::ErrorKind::WriteZero).
+    ///
+    /// # Cancel safety
+    ///
+    /// `write` is cancel safe: if it was dropped, nothing was taken, and what is written next must begin with the same bytes
+    /// (as it must, being the same stream). `write_all` is not, as with every writer. `flush`, `shutdown` and
+    /// [`finish`](Self::finish) may be dropped and called again.
+    ///
+    /// # Memory
+    ///
+    /// One chunk and less than 4 KiB, and until a frame has authenticated, no more than twice what has arrived and 4 KiB,
+    /// whatever the header says; wiped at the end, on error and on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk.
+    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place, one
+    /// [cooperative](tokio::task::coop) step each.
+    #[derive(Debug)]
+    pub struct DecryptWriter<W> {
+        #[pin]
+        inner: W,
+        buffer: Offload<OpenBuffer>,
+        // A frame is being opened elsewhere, and the write that brought its last byte, this one, is pending. So by all that its
+        // caller knows the byte was not taken, and will come again.
+        pending_byte: Option<u8>,
+        // The inner writer was shut down.
+        closed: bool,
+    }
+}
+
+impl<W> DecryptWriter<W> {
+    /// A writer with the default options: no context, chunks of any legal size.
+    #[must_use]
+    pub fn new(inner: W, keys: impl Into<KeyRing>) -> Self {
+        Self::with_options(inner, keys, &DecryptOptions::new())
+    }
+
+    /// A writer with options.
+    ///
+    /// ```
+    /// use agcm::{DecryptOptions, DecryptWriter, Key};
+    ///
+    /// let options = DecryptOptions::new().context("nightly")?.max_chunk_size(1024 * 1024)?;
+    /// let writer = DecryptWriter::with_options(tokio::io::sink(), &Key::generate(), &options);
+    /// # let _ = writer;
+    /// # Ok::<(), agcm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_options(inner: W, keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
+        // Left or not, what follows the stream is an error here.
+        let options = options.clone().trailing(Trailing::Reject);
+        let buffer = OpenBuffer::new(keys.into(), &options, Trailing::Reject);
+        Self { inner, buffer: Offload::new(buffer), pending_byte: None, closed: false }
+    }
+
+    /// Whether the stream was written to its end, and all of its plaintext to the inner writer.
+    ///
+    /// ```
+    /// use agcm::{DecryptWriter, Key};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let key = Key::generate();
+    /// let message = [&agcm::encrypt(&key, b"the encrypted part")[..], b"and now in the clear"].concat();
+    ///
+    /// let mut rest = &message[..];
+    /// let mut writer = DecryptWriter::new(Vec::new(), &key);
+    /// while !writer.is_complete() {
+    ///     let n = writer.write(rest).await?;
+    ///     rest = &rest[n..];
+    /// }
+    /// assert_eq!(rest, b"and now in the clear");
+    /// writer.finish().await?;
+    /// assert_eq!(writer.into_inner(), b"the encrypted part");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_complete(&self) -> bool {
+        self.buffer.get_ref().is_some_and(OpenBuffer::is_complete)
+    }
+
+    /// The inner writer.
+    pub fn get_ref(&self) -> &W {
+        &self.inner
+    }
+
+    /// The inner writer. What is written to it directly lands in the middle of the plaintext.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
+    /// The inner writer, pinned. What is written to it directly lands in the middle of the plaintext.
+    pub fn get_pin_mut(self: Pin<&mut Self>) -> Pin<&mut W> {
+        self.project().inner
+    }
+
+    /// Gives the inner writer back. What was taken and not written to it yet, at most a frame, is discarded and wiped:
+    /// [`finish`](Self::finish) first.
+    pub fn into_inner(self) -> W {
+        self.inner
+    }
+}
+
+impl<W: AsyncWrite> DecryptWriter<W> {
+    /// Says that the stream was written, checks that it was whole, and flushes its plaintext; but leaves the inner writer open
+    /// for whatever comes next.
+    ///
+    /// Cancel safe: if it was dropped, calling it again goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`](crate::Error::Truncated) unless the stream has come to its end, or the error that it failed with before,
+    /// or the inner writer's.
+    pub async fn finish(&mut self) -> io::Result<()>
+    where
+        W: Unpin,
+    {
+        poll_fn(|cx| Pin::new(&mut *self).poll_finish(cx)).await
+    }
+
+    /// [`finish`](Self::finish), to be polled.
+    ///
+    /// # Errors
+    ///
+    /// As for [`finish`](Self::finish).
+    pub fn poll_finish(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_check_end(cx))?;
+        self.project().inner.poll_flush(cx)
+    }
+
+    /// Writes out the plaintext, and fails unless it was all there is.
+    fn poll_check_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_drain(cx))?;
+        let buffer = ready!(self.project().buffer.poll(cx))?;
+        if !buffer.is_complete() {
+            buffer.end_of_input();
+        }
+        buffer.next()?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes out the plaintext of the frame that was opened.
+    fn poll_drain(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        let buffer = ready!(this.buffer.poll(cx))?;
+        while buffer.next()? == Next::Take {
+            let n = ready!(poll_write_some(this.inner.as_mut(), cx, buffer.plaintext()))?;
+            buffer.consume(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, stream: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.as_mut().project();
+        let buffer = ready!(this.buffer.poll(cx))?;
+        buffer.next()?;
+        let Some(&first) = stream.first() else { return Poll::Ready(Ok(0)) };
+        if let Some(byte) = this.pending_byte.take() {
+            if byte != first {
+                buffer.take_back();
+                buffer.next()?;
+            }
+            return Poll::Ready(Ok(1));
+        }
+        ready!(self.as_mut().poll_drain(cx))?;
+
+        let this = self.project();
+        let mut taken = 0;
+        // Only here is nothing away, and only a frame that has just been completed can be what there is to take.
+        while let Some(buffer) = this.buffer.get_mut() {
+            let rest = &stream[taken..];
+            match buffer.next()? {
+                Next::Open(len) => this.buffer.run(len, OpenBuffer::open),
+                // What crosses the end is taken up to there. What begins behind it is taken, to be refused.
+                Next::Read if buffer.is_complete() && taken > 0 => break,
+                Next::Read if !rest.is_empty() => {
+                    let missing = buffer.missing();
+                    if rest.len() < missing {
+                        taken += buffer.fill(rest);
+                        continue;
+                    }
+                    let len = buffer.step_len();
+                    if len >= OFFLOAD_LEN && (missing > 1 || taken > 0) {
+                        // The write that completes it has to wait for it, and must not have taken anything else until then.
+                        return Poll::Ready(Ok(taken + buffer.fill(&rest[..missing - 1])));
+                    }
+                    // The step gets complete and will be done, so this is the last place where the task can be made to wait.
+                    match coop::poll_proceed(cx) {
+                        Poll::Ready(coop) => coop.made_progress(),
+                        Poll::Pending if taken > 0 => return Poll::Ready(Ok(taken)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                    if len >= OFFLOAD_LEN {
+                        buffer.fill(&rest[..1]);
+                        *this.pending_byte = Some(first);
+                        this.buffer.run(len, OpenBuffer::open);
+                        ready!(this.buffer.poll(cx))?.next()?;
+                        *this.pending_byte = None;
+                        return Poll::Ready(Ok(1));
+                    }
+                    taken += buffer.fill(rest);
+                }
+                Next::Read | Next::Take | Next::End => break,
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Writes out the plaintext of every frame that is complete, and flushes the inner writer.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_drain(cx))?;
+        self.project().inner.poll_flush(cx)
+    }
+
+    /// Checks that the stream was whole, and only then shuts the inner writer down.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_check_end(cx))?;
+        let this = self.project();
+        ready!(this.inner.poll_shutdown(cx))?;
+        *this.closed = true;
+        Poll::Ready(Ok(()))
+    }
+}

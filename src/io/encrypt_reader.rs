@@ -1,0 +1,169 @@
+//! Plaintext read from the inner reader, stream read out.
+//!
+//! It must never end the stream unless the inner reader has come to its end, never seal a chunk that is not full before that,
+//! and never seal one twice.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, ReadBuf},
+    task::coop,
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{offload::Offload, poll::poll_read_buffered, seal_buffer::SealBuffer};
+use crate::{key::Key, options::EncryptOptions};
+
+pin_project! {
+    /// Reads plaintext from `R` and gives out the stream.
+    ///
+    /// For whatever pulls its input: the body of an upload, [`tokio::io::copy`] into something that is not to be wrapped. The
+    /// stream ends when the inner reader does, and only then: if that fails, or is given up on, what was read so far is
+    /// [`Truncated`](crate::Error::Truncated).
+    ///
+    /// ```
+    /// use agcm::{EncryptReader, Key};
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let key = Key::generate();
+    /// let mut reader = EncryptReader::new(&b"row 1\nrow 2\n"[..], &key);
+    /// let mut stream = Vec::new();
+    /// reader.read_to_end(&mut stream).await?;
+    /// assert_eq!(agcm::decrypt(&key, &stream)?, b"row 1\nrow 2\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// **Nothing comes out before a chunk is full**, or the input at its end, however small the pieces that the inner reader
+    /// gives: the stream is always uniform. So [`geometry::Uniform`](crate::geometry::Uniform) knows its length beforehand if
+    /// that of the plaintext is known. For a source that pauses and whose data must not wait, write it to an
+    /// [`EncryptWriter`](crate::EncryptWriter) and use [`flush_chunk`](crate::EncryptWriter::flush_chunk).
+    ///
+    /// Through [`AsyncBufRead`] ([`tokio::io::copy_buf`] for example) a frame is given out without being copied.
+    ///
+    /// # Errors
+    ///
+    /// An error of the inner reader is passed on as it is, and reading may be resumed after it: nothing is lost or sealed
+    /// twice. Past the limits of a stream every read is [`StreamTooLong`](crate::Error::StreamTooLong). The first read fails if
+    /// the operating system gives no random bytes, and may be tried again.
+    ///
+    /// # Cancel safety
+    ///
+    /// `read`, `fill_buf` and whatever else is cancel safe for readers in general are cancel safe: if one was dropped,
+    /// nothing is lost.
+    ///
+    /// # Memory
+    ///
+    /// One chunk and less than 4 KiB, from the first read on until the stream was read to its end; wiped then, and on drop.
+    /// Chunks of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place, one
+    /// [cooperative](tokio::task::coop) step each.
+    #[derive(Debug)]
+    pub struct EncryptReader<R> {
+        #[pin]
+        inner: R,
+        buffer: Offload<SealBuffer>,
+        // The inner reader has come to its end.
+        ended: bool,
+    }
+}
+
+impl<R> EncryptReader<R> {
+    /// A reader with the default options. Nothing is read before the first read.
+    #[must_use]
+    pub fn new(inner: R, key: &Key) -> Self {
+        Self::with_options(inner, key, &EncryptOptions::new())
+    }
+
+    /// A reader with options: another chunk size, a context. ([`EncryptOptions::cut_on_flush`] has no meaning here.)
+    ///
+    /// ```
+    /// use agcm::{EncryptOptions, EncryptReader, Key};
+    ///
+    /// let options = EncryptOptions::new().chunk_size(1024 * 1024)?.context("nightly")?;
+    /// let reader = EncryptReader::with_options(tokio::io::empty(), &Key::generate(), &options);
+    /// # let _ = reader;
+    /// # Ok::<(), agcm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_options(inner: R, key: &Key, options: &EncryptOptions) -> Self {
+        Self { inner, buffer: Offload::new(SealBuffer::new(key, options)), ended: false }
+    }
+
+    /// The inner reader.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
+    /// The inner reader. What is read from it directly is missing from the plaintext.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// The inner reader, pinned. What is read from it directly is missing from the plaintext.
+    pub fn get_pin_mut(self: Pin<&mut Self>) -> Pin<&mut R> {
+        self.project().inner
+    }
+
+    /// Gives the inner reader back. What was read from it and not given out yet, at most a chunk, is discarded and wiped.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+}
+
+impl<R: AsyncRead> EncryptReader<R> {
+    /// Reads and seals until there is a frame in the buffer, or all of them were given out.
+    ///
+    /// | in the buffer    | of the input     | then                                           |
+    /// |------------------|------------------|------------------------------------------------|
+    /// | a sealed frame   |                  | give it out, with the prelude before the first |
+    /// | nothing          | all, and the end | end of file                                    |
+    /// | part of a chunk  | there may be more| read it                                        |
+    /// | a full chunk     | there may be more| seal it                                        |
+    /// | a chunk or less  | nothing is left  | seal it, and the final frame behind it         |
+    fn poll_advance(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        loop {
+            let buffer = ready!(this.buffer.poll(cx))?;
+            if buffer.is_frame_pending() || buffer.is_finished() {
+                return Poll::Ready(Ok(()));
+            }
+            buffer.start()?;
+            if buffer.room() > 0 && !*this.ended {
+                *this.ended = ready!(poll_read_buf(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0;
+                continue;
+            }
+            buffer.admit()?;
+            ready!(coop::poll_proceed(cx)).made_progress();
+            let len = buffer.filled();
+            this.buffer.run(len, if *this.ended { SealBuffer::finish } else { SealBuffer::seal });
+        }
+    }
+}
+
+impl<R: AsyncRead> AsyncRead for EncryptReader<R> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        poll_read_buffered(self, cx, out)
+    }
+}
+
+impl<R: AsyncRead> AsyncBufRead for EncryptReader<R> {
+    fn poll_fill_buf(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        ready!(self.as_mut().poll_advance(cx))?;
+        let buffer = ready!(self.project().buffer.poll(cx))?;
+        Poll::Ready(Ok(buffer.pending()))
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        // What `poll_fill_buf` has shown lies in a buffer that is here.
+        if let Some(buffer) = self.project().buffer.get_mut() {
+            buffer.advance(n);
+        }
+    }
+}

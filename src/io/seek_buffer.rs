@@ -1,0 +1,204 @@
+//! One frame of a stream that is read by offset: it says which bytes of the stream it needs for a byte of the plaintext, opens
+//! what it is given, and does no I/O.
+//!
+//! It must never show a byte that was not authenticated, nor one of another position. What it read wrongly it forgets, so that
+//! damage in one place does not keep anyone from the others.
+
+use std::fmt;
+
+use bytes::{BufMut, buf::Limit};
+use zeroize::Zeroizing;
+
+use crate::{
+    aead::Body,
+    by_offset::{ByOffset, Index, WALK_LEN},
+    error::Error,
+    format::{FRAME_OVERHEAD, TAG_LEN, Tally, WORD_LEN},
+};
+
+/// A stream by offset, with room for one chunk.
+///
+/// ```text
+///  place
+///  |    a data frame, sealed or opened    |
+///  +------+-------------------------+-----+------------+---------+
+///  | word | ciphertext or plaintext | tag | read ahead |  spare  |
+///  +------+-------------------------+-----+------------+---------+
+/// ```
+pub(crate) struct SeekBuffer {
+    stream: ByOffset,
+    index: Index,
+    /// Where in the stream `buf` begins: always at a frame.
+    place: Tally,
+    buf: Zeroizing<Vec<u8>>,
+    /// How much plaintext the frame at the front of `buf` holds, once it was opened; until then, 0.
+    opened: usize,
+    /// How long `buf` may be.
+    allowed: usize,
+    /// What was wrong with the frame that was to be opened, until somebody was told.
+    error: Option<Error>,
+}
+
+/// What to do next with a [`SeekBuffer`] to have a byte of the plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Take from [`SeekBuffer::plaintext`].
+    Take,
+    /// Call [`SeekBuffer::open`], which will yield this many bytes of plaintext.
+    Open(usize),
+    /// Read the stream from this byte on into [`SeekBuffer::spare`], or call [`SeekBuffer::end_of_input`].
+    Read(u64),
+    /// Nothing: the plaintext ends before that byte.
+    End,
+}
+
+impl SeekBuffer {
+    pub(crate) fn new(stream: ByOffset) -> Self {
+        let start = stream.start();
+        Self {
+            stream,
+            index: Index::new(start),
+            place: start,
+            buf: Zeroizing::default(),
+            opened: 0,
+            allowed: 0,
+            error: None,
+        }
+    }
+
+    /// What to do to have the byte of the plaintext at `position`.
+    ///
+    /// | that byte is              | in the buffer         | then                      |
+    /// |---------------------------|-----------------------|---------------------------|
+    /// | past the end              | whatever              | end                       |
+    /// | in the frame in front     | its plaintext         | take it                   |
+    /// | in the frame in front     | all of it, sealed     | open it                   |
+    /// | in the frame in front     | part of it            | read                      |
+    /// | behind the frame in front | at least its word     | drop it, look again       |
+    /// | not known to be where     | less than a word      | read                      |
+    ///
+    /// An error is told once and then forgotten, with all that may have led to it.
+    pub(crate) fn next(&mut self, position: u64) -> Result<Next, Error> {
+        let next = match self.error.take() {
+            Some(error) => Err(error),
+            None => self.try_next(position),
+        };
+        if next.is_err() {
+            self.index.forget();
+            self.go_to(self.stream.start());
+        }
+        next
+    }
+
+    fn try_next(&mut self, position: u64) -> Result<Next, Error> {
+        if position >= self.stream.total() {
+            return Ok(Next::End);
+        }
+        self.approach(position);
+        loop {
+            if self.opened > 0 {
+                return Ok(Next::Take);
+            }
+            let len = match self.stream.len_at(&self.place) {
+                Some(len) => len,
+                None => match self.buf.first_chunk::<WORD_LEN>() {
+                    Some(word) => self.stream.step(&self.place, *word)?,
+                    None => {
+                        self.allowed = WALK_LEN;
+                        return Ok(self.read());
+                    }
+                },
+            };
+            if self.place.after(len).total() <= position {
+                self.drop_frame(len);
+                continue;
+            }
+            let frame = FRAME_OVERHEAD + len;
+            // The word behind a frame of unknown length is read along with it, to have the length of the next.
+            self.allowed = frame + if self.stream.is_uniform() { 0 } else { WORD_LEN };
+            return Ok(if self.buf.len() < frame { self.read() } else { Next::Open(len) });
+        }
+    }
+
+    fn read(&self) -> Next {
+        Next::Read(self.place.end() + self.buf.len() as u64)
+    }
+
+    /// Goes to the frame that holds `position`, or to the last known place before it if that is nearer than this one.
+    fn approach(&mut self, position: u64) {
+        if self.opened > 0 && self.place.after(self.opened).total() <= position {
+            self.drop_frame(self.opened);
+        }
+        let known = self.stream.find(position).unwrap_or_else(|| self.index.nearest(position));
+        if !(known.total()..=position).contains(&self.place.total()) {
+            self.go_to(known);
+        }
+    }
+
+    fn go_to(&mut self, place: Tally) {
+        self.place = place;
+        self.buf.clear();
+        self.opened = 0;
+    }
+
+    /// Moves on behind the frame in front, which holds `len` bytes of plaintext.
+    fn drop_frame(&mut self, len: usize) {
+        let frame = self.buf.len().min(FRAME_OVERHEAD + len);
+        self.buf.drain(..frame);
+        self.place.add(len);
+        self.opened = 0;
+        if !self.stream.is_uniform() {
+            self.index.note(self.place);
+        }
+    }
+
+    /// Room for what may be read now: at least one byte.
+    pub(crate) fn spare(&mut self) -> Limit<&mut Vec<u8>> {
+        if self.buf.capacity() == 0 {
+            // The final frame has authenticated, so whoever stated the chunk size had the key.
+            let frame = FRAME_OVERHEAD + self.stream.longest();
+            self.buf.reserve_exact(if self.stream.is_uniform() { frame } else { WALK_LEN.max(frame + WORD_LEN) });
+        }
+        let left = self.stream.end_of_data() - self.place.end();
+        let allowed = usize::try_from(left).map_or(self.allowed, |left| left.min(self.allowed));
+        let limit = allowed - self.buf.len();
+        (&mut *self.buf).limit(limit)
+    }
+
+    /// Says that the input has ended where it was to be read. It was longer when the stream was opened.
+    pub(crate) fn end_of_input(&mut self) {
+        self.error = Some(Error::Truncated { at: self.place.end() + self.buf.len() as u64 });
+    }
+
+    /// Opens the frame in front, all of which is there.
+    pub(crate) fn open(&mut self) {
+        match self.try_open() {
+            Ok(len) => self.opened = len,
+            Err(error) => self.error = Some(error),
+        }
+    }
+
+    fn try_open(&mut self) -> Result<usize, Error> {
+        let len = self.stream.whole_frame(&self.place, &self.buf)?;
+        let (body, rest) = self.buf[WORD_LEN..].split_at_mut(len);
+        self.stream.open_body(&self.place, Body::InPlace(body), &rest[..TAG_LEN])?;
+        Ok(len)
+    }
+
+    /// The plaintext from this byte on to the end of its frame. For when the next is to take it.
+    pub(crate) fn plaintext(&self, position: u64) -> &[u8] {
+        let plaintext = &self.buf[WORD_LEN..][..self.opened];
+        let skip = position.checked_sub(self.place.total()).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| plaintext.get(skip..)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for SeekBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeekBuffer")
+            .field("stream", &self.stream)
+            .field("place", &self.place.total())
+            .field("opened", &self.opened)
+            .finish_non_exhaustive()
+    }
+}
