@@ -59,13 +59,13 @@ use crate::{blocking, error::Explained};
 /// # Ok(())
 /// # }
 /// ```
+#[expect(clippy::len_without_is_empty, reason = "nobody asks a source whether it is empty")]
 pub trait ReadAt: Send + Sync {
     /// How many bytes there are.
     ///
     /// # Errors
     ///
     /// Whatever keeps the source from knowing.
-    #[expect(clippy::len_without_is_empty, reason = "whether a source is empty is asked by nobody")]
     fn len(&self) -> BoxFuture<'_, io::Result<u64>>;
 
     /// Reads exactly `len` bytes, from `offset` on.

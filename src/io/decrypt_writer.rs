@@ -213,15 +213,20 @@ impl<W: AsyncWrite> DecryptWriter<W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes out the plaintext of the frame that was opened.
+    /// Writes out the plaintext of the frame that was opened, and looks at the word behind it, if that was taken too.
     fn poll_drain(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
         let buffer = ready!(this.buffer.poll(cx))?;
-        while buffer.next()? == Next::Take {
-            let n = ready!(poll_write_some(this.inner.as_mut(), cx, buffer.plaintext()))?;
-            buffer.consume(n);
+        loop {
+            match buffer.next()? {
+                Next::Take => {
+                    let n = ready!(poll_write_some(this.inner.as_mut(), cx, buffer.plaintext()))?;
+                    buffer.consume(n);
+                }
+                Next::Open(_) => buffer.open(),
+                Next::Read | Next::End => return Poll::Ready(Ok(())),
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }
 

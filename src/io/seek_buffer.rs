@@ -187,9 +187,11 @@ impl SeekBuffer {
 
     /// The plaintext from this byte on to the end of its frame. For when the next is to take it.
     pub(crate) fn plaintext(&self, position: u64) -> &[u8] {
-        let plaintext = &self.buf[WORD_LEN..][..self.opened];
         let skip = position.checked_sub(self.place.total()).and_then(|skip| usize::try_from(skip).ok());
-        skip.and_then(|skip| plaintext.get(skip..)).unwrap_or_default()
+        match skip {
+            Some(skip) if skip < self.opened => &self.buf[WORD_LEN + skip..WORD_LEN + self.opened],
+            _ => &[],
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use futures::{SinkExt, StreamExt, TryStreamExt, executor::block_on};
 use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead, FramedWrite};
 
-use crate::{script::Writer, vectors::plaintext, writer::frames};
+use crate::{encrypt_writer::frames, script::Writer, vectors::plaintext};
 
 fn data(bytes: impl Into<Vec<u8>>) -> Frame {
     Frame::Data(Bytes::from(bytes.into()))

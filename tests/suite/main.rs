@@ -7,6 +7,8 @@
 mod reference;
 #[path = "../support/script.rs"]
 mod script;
+#[path = "../support/streams.rs"]
+mod streams;
 #[path = "../support/vectors.rs"]
 mod vectors;
 #[path = "../support/ways.rs"]
@@ -14,9 +16,15 @@ mod ways;
 
 mod api;
 mod codec;
+mod decrypt_reader;
+mod decrypt_writer;
+mod encrypt_reader;
+mod encrypt_writer;
 mod file;
+mod geometry;
+mod inspect;
 mod properties;
-mod reader;
+mod range_reader;
+mod seek_reader;
 mod tamper;
 mod vector;
-mod writer;

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::Encoder;
 
 use crate::{
+    encrypt_writer::frames,
     script::{Op, Reader, Script, Writer},
     ways,
-    writer::frames,
 };
 
 /// What is done to a writer between its first byte and its shutdown.

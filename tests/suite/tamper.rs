@@ -4,6 +4,7 @@ use agcm::{DecryptOptions, EncryptOptions, Encryptor, Error, Key, KeyRing};
 
 use crate::{
     reference::{Reference, word},
+    streams::Stream,
     vectors::plaintext,
     ways::{self, Way},
 };
@@ -81,12 +82,51 @@ fn every_flipped_bit_is_an_error_and_releases_only_frames_before_it() {
     }
 }
 
+/// The readers by offset look at the end first, so what they say of a cut stream they say when they open it.
+#[test]
+fn every_prefix_is_truncated_by_offset() {
+    let key = Key::generate();
+    for chunk in [16, 7] {
+        let stream = EncryptOptions::new().chunk_size(chunk).unwrap().encrypt(&key, &plaintext(70));
+        for cut in 0..stream.len() {
+            for (way, open) in ways::BY_OFFSET {
+                let opened = open(&KeyRing::from(&key), &DecryptOptions::new(), &stream[..cut]);
+                assert_eq!(opened, (vec![], Err(Error::Truncated { at: cut as u64 })), "cut at {cut} by {way}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_an_error_by_offset() {
+    let key = Key::generate();
+    let uniform = Stream::uniform(&key, 16, 70);
+    let irregular = Stream::of_frames(&key, 16, &[16, 3, 16, 9]);
+    for stream in [uniform, irregular] {
+        for bit in 0..stream.bytes.len() * 8 {
+            let mut changed = stream.bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            for (way, open) in ways::BY_OFFSET {
+                let (released, result) = open(&KeyRing::from(&key), &DecryptOptions::new(), &changed);
+                assert!(result.is_err(), "bit {bit} by {way}");
+                let intact = (0..=stream.frames.len()).rev().find(|&i| stream.start_of(i).0 <= bit / 8);
+                let intact = intact.map_or(0, |i| stream.start_of(i).1);
+                assert!(released.len() <= intact && stream.plaintext.starts_with(&released), "bit {bit} by {way}");
+            }
+        }
+    }
+}
+
 /// Asserts what every way says of a rearranged stream.
 fn assert_error(key: &Key, parts: &[&[u8]], expected: Error) {
     let stream = parts.concat();
     for (way, open) in all_ways() {
         let (_, result) = open(&KeyRing::from(key), &DecryptOptions::new(), &stream);
         assert_eq!(result, Err(expected), "by {way}");
+    }
+    for (way, open) in ways::BY_OFFSET {
+        let (_, result) = open(&KeyRing::from(key), &DecryptOptions::new(), &stream);
+        assert!(result.is_err(), "by {way}");
     }
 }
 
@@ -130,12 +170,44 @@ fn someone_with_the_key_cannot_make_a_stream_lie_about_itself() {
     for (total, frames, layout) in
         [(47, 3, 1), (49, 3, 1), (0, 3, 1), (48, 2, 1), (48, 4, 1), (48, 3, 0), (48, 3, 2), (48, 3, 255)]
     {
-        assert_error(&key, &[&p, &a, &b, &c, &r.end(total, frames, layout)], corrupt);
+        let end = r.end(total, frames, layout);
+        assert_error(&key, &[&p, &a, &b, &c, &end], corrupt);
+        // The readers by offset need not read a frame to see it.
+        assert_error_by_offset(&key, &[&p, &a, &b, &c, &end], &[corrupt], 0);
     }
     // An irregular stream that says it is uniform.
     let short = r.data(16, &plain[16..20]);
     let rest = r.data(20, &plain[20..36]);
-    assert_error(&key, &[&p, &a, &short, &rest, &r.end(36, 3, 1)], Error::Corrupt { frame: 3, at: 80 + 36 + 24 + 36 });
+    let parts: &[&[u8]] = &[&p, &a, &short, &rest, &r.end(36, 3, 1)];
+    assert_error(&key, parts, Error::Corrupt { frame: 3, at: 80 + 36 + 24 + 36 });
+    let word = u32::from_le_bytes(word(2, 20));
+    assert_error_by_offset(&key, parts, &[Error::InvalidFrame { frame: 1, at: 116, word }], 16);
+    // A uniform one that says it is irregular, and could be by its numbers: the walk sees that it is not.
+    let last = r.data(32, &plain[32..40]);
+    let parts: &[&[u8]] = &[&p, &a, &b, &last, &r.end(40, 3, 0)];
+    let at_the_end = Error::Corrupt { frame: 3, at: 80 + 2 * 36 + 28 };
+    assert_error(&key, parts, at_the_end);
+    assert_error_by_offset(&key, parts, &[at_the_end], 32);
+    // One that is over its own limits.
+    for (total, frames) in [((1 << 52) + 1, 3), (48, (1 << 40) + 1), (u64::MAX, u64::MAX)] {
+        for layout in [0, 1] {
+            assert_error_by_offset(&key, &[&p, &a, &r.end(total, frames, layout)], &[Error::StreamTooLong], 0);
+        }
+    }
+    // One of no frames, or of one, that says it is irregular.
+    assert_error_by_offset(&key, &[&p, &r.end(0, 0, 0)], &[Error::Corrupt { frame: 0, at: 80 }], 0);
+    let short = r.data(0, &plain[..9]);
+    assert_error_by_offset(&key, &[&p, &short, &r.end(9, 1, 0)], &[Error::Corrupt { frame: 1, at: 80 + 29 }], 0);
+}
+
+/// Asserts that every reader by offset says one of these, having released no more than `most` bytes.
+fn assert_error_by_offset(key: &Key, parts: &[&[u8]], expected: &[Error], most: usize) {
+    let stream = parts.concat();
+    for (way, open) in ways::BY_OFFSET {
+        let (released, result) = open(&KeyRing::from(key), &DecryptOptions::new(), &stream);
+        assert!(result.is_err_and(|error| expected.contains(&error)), "{result:?} by {way}");
+        assert!(released.len() <= most && plaintext(most).starts_with(&released), "by {way}");
+    }
 }
 
 #[test]

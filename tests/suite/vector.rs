@@ -39,7 +39,11 @@ fn every_valid_vector_opens_every_way() {
         let options = DecryptOptions::new().context(&vector.context).unwrap();
         let expected: Opened = (vectors::plaintext(vector.plaintext_len), Ok(()));
         let stream = stream(&vector);
-        for (way, open) in ways::WHOLE.iter().chain(ways::FRAMED) {
+        for (way, open) in ways::WHOLE.iter().chain(ways::FRAMED).chain(ways::BY_OFFSET) {
+            // A range of a byte opens a whole frame.
+            if way.ends_with("range, byte by byte") && vector.plaintext_len > 30_000 {
+                continue;
+            }
             assert!(open(&key(vector.key), &options, &stream) == expected, "{} by {way}", vector.name);
         }
     }
@@ -62,6 +66,25 @@ fn every_invalid_vector_fails_every_way_with_the_named_error() {
                 _ => Err(error.clone()),
             };
             assert_eq!(result.map_err(ways::name), expected, "{name} by {way}");
+        }
+    }
+}
+
+#[test]
+fn every_invalid_vector_fails_by_offset() {
+    let named = ["BadMagic", "UnsupportedVersion", "InvalidChunkSize", "KeyMismatch", "LegacyStream"];
+    for Invalid { name, error, key: bytes, context, stream } in vectors::invalid() {
+        let options = DecryptOptions::new().context(&context).unwrap();
+        let (_, in_order) = ways::WHOLE.iter().find(|(way, _)| *way == "reader").unwrap();
+        let (prefix, _) = in_order(&key(bytes), &options, &stream);
+        for (way, open) in ways::BY_OFFSET {
+            let (released, result) = open(&key(bytes), &options, &stream);
+            let found = ways::name(result.expect_err(&format!("{name} by {way}")));
+            // Of whatever comes before the first data frame, the error is the same as anywhere.
+            if named.contains(&error.as_str()) || stream.len() < 80 {
+                assert_eq!(found, error, "{name} by {way}");
+            }
+            assert!(prefix.starts_with(&released), "{name} by {way}: a wrong byte");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Readers and writers that do as they are told: short, late, failing, or nothing at all.
 
 use std::{
-    io,
+    io::{self, SeekFrom},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 
 /// What an inner reader or writer does when it is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,70 @@ impl AsyncWrite for Writer {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.polls += 1;
         self.close.poll(cx).map_ok(|_| self.closes += 1)
+    }
+}
+
+/// A seekable reader of `data` that is as strict as `tokio::fs::File`: it refuses to be sent anywhere while it is busy.
+#[derive(Debug)]
+pub struct Seekable<'a> {
+    pub data: &'a [u8],
+    pub script: Script,
+    at: u64,
+    busy: bool,
+    pub reads: usize,
+    pub seeks: usize,
+    /// How many bytes were read.
+    pub read: usize,
+}
+
+impl<'a> Seekable<'a> {
+    pub fn new(data: &'a [u8], script: Script) -> Self {
+        Self { data, script, at: 0, busy: false, reads: 0, seeks: 0, read: 0 }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let poll = self.script.poll(cx);
+        self.busy = poll.is_pending();
+        poll
+    }
+}
+
+impl AsyncRead for Seekable<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx).map_ok(|n| {
+            let rest = self.data.get(usize::try_from(self.at).unwrap()..).unwrap_or_default();
+            let n = n.min(buf.remaining()).min(rest.len());
+            buf.put_slice(&rest[..n]);
+            self.at += n as u64;
+            self.reads += 1;
+            self.read += n;
+        })
+    }
+}
+
+impl AsyncSeek for Seekable<'_> {
+    fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
+        assert!(!self.busy, "a busy reader is sent somewhere");
+        let len = self.data.len() as u64;
+        self.at = match to {
+            SeekFrom::Start(at) => at,
+            SeekFrom::Current(offset) => self.at.checked_add_signed(offset).unwrap(),
+            SeekFrom::End(offset) => len.checked_add_signed(offset).unwrap(),
+        };
+        self.seeks += 1;
+        self.busy = true;
+        Ok(())
+    }
+
+    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        if self.busy {
+            // Some pieces of a script are for readers only.
+            match self.poll(cx) {
+                Poll::Ready(Ok(_)) => {}
+                other => return other.map_ok(|_| self.at),
+            }
+        }
+        Poll::Ready(Ok(self.at))
     }
 }
 

@@ -2,16 +2,18 @@
 //!
 //! Each returns what was released, and whether the stream was whole or what was wrong with it.
 
+use std::io;
+
 use agcm::{
-    DecryptOptions, DecryptReader, Decryptor, Error, KeyRing, Step, Trailing,
+    DecryptOptions, DecryptReader, DecryptWriter, Decryptor, Error, KeyRing, RangeReader, SeekReader, Step, Trailing,
     codec::{Frame, FrameDecoder},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, executor::block_on};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::FramedRead;
 
-use crate::script::{Op, Reader, Script};
+use crate::script::{Op, Reader, Script, Seekable, Writer};
 
 pub type Opened = (Vec<u8>, Result<(), Error>);
 pub type Way = fn(&KeyRing, &DecryptOptions, &[u8]) -> Opened;
@@ -36,6 +38,50 @@ pub const WHOLE: &[(&str, Way)] = &[
     ("decryptor", |keys, options, stream| decryptor(keys, options, stream, stream.len())),
     ("decryptor, byte by byte", |keys, options, stream| decryptor(keys, options, stream, 1)),
     ("decryptor in place", decryptor_in_place),
+    ("writer", |keys, options, stream| writer(keys, options, stream, usize::MAX, Script::default())),
+    ("writer, byte by byte", |keys, options, stream| {
+        writer(keys, options, stream, 1, Script::repeat([Op::Some(1), Op::Pending]))
+    }),
+    ("writer, pieces", |keys, options, stream| {
+        let ops = [Op::Pending, Op::Some(3), Op::Some(29), Op::Pending, Op::Pending, Op::Some(1000)];
+        writer(keys, options, stream, 23, Script::repeat(ops))
+    }),
+];
+
+/// The readers by offset, which look at the end of their input first: they may give another error from the final frame on, and
+/// release frames behind a damaged one.
+pub const BY_OFFSET: &[(&str, Way)] = &[
+    ("seek reader", |keys, options, stream| seek_reader(keys, options, stream, Script::default())),
+    ("seek reader, byte by byte", |keys, options, stream| {
+        seek_reader(keys, options, stream, Script::repeat([Op::Some(1)]))
+    }),
+    ("seek reader, a byte or pending", |keys, options, stream| {
+        seek_reader(keys, options, stream, Script::repeat([Op::Some(1), Op::Pending]))
+    }),
+    ("range", |keys, options, stream| {
+        by_range(keys, options, stream, |reader, plaintext| {
+            let range = block_on(reader.read_range(0..reader.len()))?;
+            plaintext.extend_from_slice(&range);
+            Ok(())
+        })
+    }),
+    ("range, byte by byte", |keys, options, stream| {
+        by_range(keys, options, stream, |reader, plaintext| {
+            for at in 0..reader.len() {
+                plaintext.extend_from_slice(&block_on(reader.read_range(at..at + 1))?);
+            }
+            Ok(())
+        })
+    }),
+    ("range, as a stream", |keys, options, stream| {
+        by_range(keys, options, stream, |reader, plaintext| {
+            let mut pieces = reader.stream(0..reader.len()).unwrap();
+            while let Some(piece) = block_on(pieces.next()) {
+                plaintext.extend_from_slice(&piece?);
+            }
+            Ok(())
+        })
+    }),
 ];
 
 /// The frame decoders, which take their input for any number of streams in a row.
@@ -66,6 +112,66 @@ fn reader(keys: &KeyRing, options: &DecryptOptions, inner: impl AsyncRead + Unpi
         }
         (plaintext, Err(error))
     })
+}
+
+fn writer(keys: &KeyRing, options: &DecryptOptions, stream: &[u8], piece: usize, script: Script) -> Opened {
+    let inner = Writer { flush: script.clone(), close: script.clone(), ..Writer::new(script) };
+    let mut writer = DecryptWriter::with_options(inner, keys, options);
+    let result = block_on(async {
+        for piece in stream.chunks(piece) {
+            writer.write_all(piece).await?;
+        }
+        writer.shutdown().await?;
+        writer.shutdown().await?;
+        writer.flush().await
+    });
+    let result = result.map_err(|error| {
+        let error = Error::from_io(&error).unwrap();
+        // What the stream did is sticky, and is never taken back by a flush or a shutdown.
+        block_on(async {
+            for again in [
+                writer.write(b"more").await.unwrap_err(),
+                writer.flush().await.unwrap_err(),
+                writer.finish().await.unwrap_err(),
+                writer.shutdown().await.unwrap_err(),
+            ] {
+                assert_eq!(Error::from_io(&again), Some(error));
+            }
+        });
+        error
+    });
+    let inner = writer.into_inner();
+    assert_eq!(inner.closes, usize::from(result.is_ok()), "it is shut down only if all is well");
+    (inner.data, result)
+}
+
+fn seek_reader(keys: &KeyRing, options: &DecryptOptions, stream: &[u8], script: Script) -> Opened {
+    let mut plaintext = Vec::new();
+    let result = block_on(async {
+        let inner = Seekable::new(stream, script);
+        let mut reader = SeekReader::open_with_options(inner, keys, options).await?;
+        if let Err(error) = reader.read_to_end(&mut plaintext).await {
+            let again = reader.read(&mut [0; 9]).await.unwrap_err();
+            assert_eq!(Error::from_io(&again), Error::from_io(&error), "the damage is still there");
+            return Err(error);
+        }
+        assert_eq!(reader.len(), plaintext.len() as u64);
+        Ok(())
+    });
+    (plaintext, result.map_err(|error| Error::from_io(&error).unwrap()))
+}
+
+fn by_range(
+    keys: &KeyRing,
+    options: &DecryptOptions,
+    stream: &[u8],
+    read: impl Fn(&RangeReader<Bytes>, &mut Vec<u8>) -> io::Result<()>,
+) -> Opened {
+    let mut plaintext = Vec::new();
+    let source = Bytes::copy_from_slice(stream);
+    let result = block_on(RangeReader::open_with_options(source, keys, options))
+        .and_then(|reader| read(&reader, &mut plaintext));
+    (plaintext, result.map_err(|error| Error::from_io(&error).unwrap()))
 }
 
 fn decryptor(keys: &KeyRing, options: &DecryptOptions, stream: &[u8], piece: usize) -> Opened {
