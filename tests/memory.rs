@@ -20,11 +20,12 @@ use std::{
 };
 
 use agcm::{
-    DecryptOptions, DecryptReader, EncryptOptions, EncryptWriter, Encryptor, Error, Key, KeyRing, codec::FrameEncoder,
+    DecryptOptions, DecryptReader, DecryptWriter, EncryptOptions, EncryptReader, EncryptWriter, Encryptor, Error, Key,
+    KeyRing, RangeReader, SeekReader, codec::FrameEncoder,
 };
 use futures::executor::block_on;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     runtime::Builder,
 };
 
@@ -213,18 +214,144 @@ fn a_reader_holds_one_chunk_and_allocates_nothing_once_it_runs() {
     }
 }
 
+#[test]
+fn a_pulling_encryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let key = Key::generate();
+    let since = Since::now();
+    let mut reader = EncryptReader::new(tokio::io::repeat(7).take((CHUNKS * CHUNK + 5) as u64), &key);
+    assert!(since.peak() < 256, "nothing to speak of before the first byte: {}", since.peak());
+    let mut total = 0;
+    block_on(async {
+        let mut running = None;
+        loop {
+            let n = reader.fill_buf().await.unwrap().len();
+            if n == 0 {
+                break;
+            }
+            reader.consume(n);
+            total += n;
+            assert_eq!(running.get_or_insert_with(Since::now).allocations(), 0);
+        }
+    });
+    assert_eq!(total, 117 + CHUNKS * (CHUNK + 20) + 25);
+    assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+    let finished = Since::now();
+    drop(reader);
+    assert!(finished.held - HELD.get() < 256, "the buffer is given back when the stream is finished");
+}
+
+#[test]
+fn a_pushed_decryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let key = Key::generate();
+    let mut source = Source::new(&key, CHUNKS);
+    let mut piece = vec![0; 50_000];
+    let since = Since::now();
+    let mut writer = DecryptWriter::new(tokio::io::sink(), &key);
+    assert!(since.peak() < 256, "nothing to speak of before the first byte: {}", since.peak());
+    block_on(async {
+        let mut running = Since::now();
+        let mut total = 0;
+        loop {
+            let n = source.read(&mut piece).await.unwrap();
+            if n == 0 {
+                break;
+            }
+            writer.write_all(&piece[..n]).await.unwrap();
+            total += n;
+            if total < 3 * CHUNK {
+                running = Since::now();
+            }
+        }
+        assert_eq!(running.allocations(), 0);
+        writer.shutdown().await.unwrap();
+    });
+    assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+}
+
+#[test]
+fn a_seeking_reader_holds_one_chunk_and_a_bounded_index() {
+    let key = Key::generate();
+    let stream = agcm::encrypt(&key, &vec![7; 16 * MIB]);
+    let since = Since::now();
+    let mut reader = block_on(SeekReader::open(io::Cursor::new(&stream), &key)).unwrap();
+    assert!(since.peak() < 2 * KIB, "nothing to speak of before the first byte: {}", since.peak());
+    block_on(async {
+        reader.read_u8().await.unwrap();
+        let running = Since::now();
+        for at in [5 * MIB, 100, 16 * MIB - 1, 8 * MIB] {
+            reader.seek(io::SeekFrom::Start(at as u64)).await.unwrap();
+            reader.read_u8().await.unwrap();
+        }
+        assert_eq!(running.allocations(), 0);
+    });
+    assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+
+    // 100 000 frames, of which no more than 1024 places are kept.
+    let (mut encryptor, prelude) = Encryptor::start(&key, &EncryptOptions::new()).unwrap();
+    let mut stream = prelude.to_vec();
+    for i in 0..100_000 {
+        encryptor.seal(&[7; 3][..1 + i % 3], &mut stream).unwrap();
+    }
+    stream.extend_from_slice(&encryptor.finish());
+    let since = Since::now();
+    let mut reader = block_on(SeekReader::open(io::Cursor::new(&stream), &key)).unwrap();
+    block_on(async {
+        reader.seek(io::SeekFrom::End(-1)).await.unwrap();
+        reader.read_u8().await.unwrap();
+    });
+    assert!(since.peak() <= CHUNK + 4 * KIB + 24 * KIB, "{}", since.peak());
+}
+
+#[test]
+fn a_range_holds_what_is_returned_and_one_chunk() {
+    let key = Key::generate();
+    // Slices of this are not copied, so what a range has read does not count here.
+    let source = bytes::Bytes::from(agcm::encrypt(&key, &vec![7; 4 * MIB]));
+    let since = Since::now();
+    let reader = block_on(RangeReader::open(source, &key)).unwrap();
+    assert!(since.peak() < 2 * KIB, "{}", since.peak());
+    for (start, end) in [(100, 4196), (CHUNK - 10, CHUNK + 10), (0, 4 * MIB), (5, 3 * MIB)] {
+        let since = Since::now();
+        let range = block_on(reader.read_range(start as u64..end as u64)).unwrap();
+        assert_eq!(range.len(), end - start);
+        assert!(since.peak() <= end - start + CHUNK + KIB, "{}", since.peak());
+        let held = HELD.get() - since.held;
+        assert!(
+            held <= (end - start + KIB) as isize,
+            "of a chunk that was needed in part, only that part is kept: {held}"
+        );
+    }
+    // A forged header costs nothing here either: its ends are what is read.
+    let forged = [&large_prelude(&key)[..], &[0x10, 0, 0xa0, 2], &[0; 500]].concat();
+    let source = bytes::Bytes::from(forged);
+    let since = Since::now();
+    block_on(RangeReader::open(source, &key)).unwrap_err();
+    assert!(since.peak() < 4 * KIB, "{}", since.peak());
+}
+
 /// A stream's prelude that announces the largest chunks.
 fn large_prelude(key: &Key) -> Vec<u8> {
     let options = EncryptOptions::new().chunk_size(10 * MIB).unwrap();
     Encryptor::start(key, &options).unwrap().1.to_vec()
 }
 
+/// The first error of a stream, and the most that was held until then: by a reader or by a writer, whichever held more.
 fn first_error(stream: &[u8], key: &Key) -> (Option<Error>, usize) {
     let since = Since::now();
     let mut reader = DecryptReader::new(stream, key);
     let mut byte = [0];
     let error = block_on(reader.read(&mut byte)).unwrap_err();
-    (Error::from_io(&error), since.peak())
+    let peak = since.peak();
+    drop(reader);
+
+    let since = Since::now();
+    let mut writer = DecryptWriter::new(tokio::io::sink(), key);
+    let pushed = block_on(async {
+        writer.write_all(stream).await?;
+        writer.shutdown().await
+    });
+    assert_eq!(Error::from_io(&pushed.unwrap_err()), Error::from_io(&error));
+    (Error::from_io(&error), peak.max(since.peak()))
 }
 
 #[test]
@@ -257,6 +384,15 @@ fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
         assert!(matches!(error, Some(Error::Truncated { .. } | Error::Corrupt { .. })));
         // Beside the buffer there is the expanded key, and a little more.
         assert!(peak <= 2 * arrived + 4 * KIB + 2 * KIB, "{peak} for {arrived}");
+    }
+}
+
+/// Gives what it has, and is pending for ever.
+struct Stalled<'a>(&'a [u8]);
+
+impl AsyncRead for Stalled<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.0.is_empty() { Poll::Pending } else { Pin::new(&mut self.0).poll_read(cx, buf) }
     }
 }
 
@@ -321,6 +457,54 @@ fn secrets_are_wiped_before_their_memory_is_freed() {
         let mut reader = DecryptReader::new(&stream[..], &key);
         block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap_err();
     });
+    assert_wipes("a pulling encryptor, dropped", |plaintext| {
+        let mut reader = EncryptReader::new((&plaintext[..1000]).chain(tokio::io::repeat(7)), &key);
+        block_on(reader.fill_buf()).unwrap();
+        reader.consume(5);
+        let mut reader = EncryptReader::new(Stalled(&plaintext[..1000]), &key);
+        let _ = Pin::new(&mut reader).poll_fill_buf(&mut Context::from_waker(Waker::noop()));
+    });
+    assert_wipes("a pushed decryptor, dropped, failed and at its end", |plaintext| {
+        let stream = irregular(plaintext);
+        for written in [150, 250, CHUNK, stream.len() - 1, stream.len()] {
+            let mut writer = DecryptWriter::new(tokio::io::sink(), &key);
+            block_on(writer.write_all(&stream[..written])).unwrap();
+        }
+        for written in [CHUNK, stream.len()] {
+            let mut writer = DecryptWriter::new(tokio::io::sink(), &key);
+            let _ = block_on(async {
+                writer.write_all(&stream[..written]).await?;
+                writer.shutdown().await
+            });
+        }
+    });
+    assert_wipes("a seeking reader, dropped and failed", |plaintext| {
+        let mut stream = irregular(plaintext);
+        for damaged in [false, true] {
+            for at in [0, 50, 150, CHUNK, CHUNK + 500] {
+                let mut reader = block_on(SeekReader::open(io::Cursor::new(&stream), &key)).unwrap();
+                block_on(async {
+                    reader.seek(io::SeekFrom::Start(at as u64)).await.unwrap();
+                    let read = reader.read_u8().await;
+                    assert!(damaged || read.is_ok());
+                    reader.rewind().await.unwrap();
+                    reader.read_u8().await.unwrap();
+                });
+            }
+            stream[80 + 120 + 500] ^= 1;
+        }
+    });
+    assert_wipes("ranges that failed, or of which only a part was wanted", |plaintext| {
+        let stream = irregular(plaintext);
+        let reader = block_on(RangeReader::open(bytes::Bytes::copy_from_slice(&stream), &key)).unwrap();
+        for (start, end) in [(5, 12), (95, 103), (50_000, 50_010), (CHUNK + 90, CHUNK + 103)] {
+            assert!(!block_on(reader.read_range(start as u64..end as u64)).unwrap().is_empty());
+        }
+        let mut damaged = stream.clone();
+        damaged[80 + 120 + CHUNK + 20 + 500] ^= 1;
+        let reader = block_on(RangeReader::open(bytes::Bytes::from(damaged), &key)).unwrap();
+        block_on(reader.read_range(0..reader.len())).unwrap_err();
+    });
     assert_wipes("a writer, dropped while its chunk is sealed elsewhere", |plaintext| {
         let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
         let (release, busy) = mpsc::channel::<()>();
@@ -354,6 +538,7 @@ fn secrets_are_wiped_before_their_memory_is_freed() {
         let mut writer = EncryptWriter::new(Vec::new(), &key);
         block_on(writer.shutdown()).unwrap();
         drop((EncryptWriter::new((), &key), DecryptReader::new(&b""[..], &ring), FrameEncoder::new(&key)));
+        drop((EncryptReader::new((), &key), DecryptWriter::new((), &ring)));
         agcm::decrypt(&ring, &writer.into_inner()).unwrap();
         Key::try_from(&KEY[..]).unwrap();
     });

@@ -1,7 +1,7 @@
 //! Any sequence of operations, sizes and contexts makes the round trip.
 
 use agcm::{
-    DecryptOptions, DecryptReader, EncryptOptions, EncryptWriter, Key, KeyRing,
+    DecryptOptions, DecryptReader, DecryptWriter, EncryptOptions, EncryptReader, EncryptWriter, Key, KeyRing,
     codec::{Frame, FrameEncoder},
 };
 use bytes::BytesMut;
@@ -102,7 +102,7 @@ proptest! {
 
         // The layout flag is right, too: every reader checks it against the frames that it has seen.
         let options = DecryptOptions::new().context(&context).unwrap();
-        for (way, open) in ways::WHOLE.iter().chain(ways::FRAMED) {
+        for (way, open) in ways::all() {
             let (read, result) = open(&KeyRing::from(&key), &options, &stream);
             prop_assert_eq!(result, Ok(()), "by {}", way);
             prop_assert!(read == plaintext, "by {}", way);
@@ -134,6 +134,65 @@ proptest! {
     }
 
     #[test]
+    fn however_it_is_pulled_every_reader_gets_what_was_read(
+        plaintext in vec(any::<u8>(), 0..1000),
+        chunk_size in chunk_size(),
+        reads in vec(1usize..300, 1..8),
+        script in script(),
+    ) {
+        let key = Key::generate();
+        let options = EncryptOptions::new().chunk_size(chunk_size).unwrap();
+        let mut reader = EncryptReader::with_options(Reader::new(&plaintext, script), &key, &options);
+        let mut stream = Vec::new();
+        block_on(async {
+            for size in reads.iter().cycle() {
+                let mut piece = vec![0; *size];
+                let n = reader.read(&mut piece).await.unwrap();
+                if n == 0 {
+                    break;
+                }
+                stream.extend_from_slice(&piece[..n]);
+            }
+        });
+        let lengths: Vec<usize> = plaintext.chunks(chunk_size).map(<[u8]>::len).collect();
+        prop_assert_eq!(frames(&stream), lengths);
+        for (way, open) in ways::all() {
+            let (read, result) = open(&KeyRing::from(&key), &DecryptOptions::new(), &stream);
+            prop_assert_eq!(result, Ok(()), "by {}", way);
+            prop_assert!(read == plaintext, "by {}", way);
+        }
+    }
+
+    #[test]
+    fn however_it_is_pushed_the_plaintext_is_the_same(
+        plaintext in vec(any::<u8>(), 0..1000),
+        chunk_size in chunk_size(),
+        writes in vec(prop_oneof![3 => 1usize..300, 1 => Just(0)], 1..8),
+        script in script(),
+    ) {
+        let key = Key::generate();
+        let stream = EncryptOptions::new().chunk_size(chunk_size).unwrap().encrypt(&key, &plaintext);
+        let mut writer = DecryptWriter::new(Writer::new(script), &key);
+        let mut rest = &stream[..];
+        block_on(async {
+            // A write of nothing stands for a flush.
+            for size in writes.iter().chain([&50]).cycle() {
+                let piece = &rest[..rest.len().min(*size)];
+                if piece.is_empty() {
+                    writer.flush().await.unwrap();
+                }
+                let n = writer.write(piece).await.unwrap();
+                rest = &rest[n..];
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            writer.shutdown().await.unwrap();
+        });
+        prop_assert_eq!(writer.into_inner().data, plaintext);
+    }
+
+    #[test]
     fn whatever_is_encoded_every_reader_gets(
         items in vec(vec(any::<u8>(), 0..200), 0..10),
         chunk_size in chunk_size(),
@@ -148,7 +207,7 @@ proptest! {
         encoder.encode(Frame::End, &mut stream).unwrap();
         let lengths: Vec<usize> = items.iter().flat_map(|item| item.chunks(chunk_size)).map(<[u8]>::len).collect();
         prop_assert_eq!(frames(&stream), lengths);
-        for (way, open) in ways::WHOLE.iter().chain(ways::FRAMED) {
+        for (way, open) in ways::all() {
             let (read, result) = open(&KeyRing::from(&key), &DecryptOptions::new(), &stream);
             prop_assert_eq!(result, Ok(()), "by {}", way);
             prop_assert!(read == items.concat(), "by {}", way);
@@ -164,7 +223,7 @@ proptest! {
         let genuine = EncryptOptions::new().chunk_size(16).unwrap().encrypt(&key, &[7; 40]);
         let stream = [&genuine[..prefix.min(genuine.len())], &bytes].concat();
         prop_assume!(stream != genuine);
-        for (way, open) in ways::WHOLE {
+        for (way, open) in ways::WHOLE.iter().chain(ways::BY_OFFSET) {
             let (read, result) = open(&KeyRing::from(&key), &DecryptOptions::new(), &stream);
             prop_assert!(result.is_err(), "by {}", way);
             prop_assert!([7; 40].starts_with(&read), "by {}", way);

@@ -95,6 +95,11 @@ pub const FRAMED: &[(&str, Way)] = &[
     }),
 ];
 
+/// Every way to open a stream that is valid, and followed by nothing.
+pub fn all() -> impl Iterator<Item = &'static (&'static str, Way)> {
+    WHOLE.iter().chain(FRAMED).chain(BY_OFFSET)
+}
+
 fn reader(keys: &KeyRing, options: &DecryptOptions, inner: impl AsyncRead + Unpin) -> Opened {
     let options = options.clone().trailing(Trailing::Reject);
     let mut reader = DecryptReader::with_options(inner, keys, &options);
