@@ -10,7 +10,7 @@
 //! its first byte, next to one of 4 MiB.
 //!
 //! The files are in the page cache, or the disk would be all that is measured. (Needs 5 GiB in the folder for temporary files,
-//! which `TMPDIR` names.) Machines drift between two benchmarks, so the sides take turns, and what is printed is the median
+//! which `TMPDIR` names. Unix only: Windows has other positioned reads.) Machines drift between two benchmarks, so the sides take turns, and what is printed is the median
 //! over many pairs of the ratio of their times, with the range of its middle half.
 
 use std::{
@@ -32,8 +32,8 @@ use tokio::{
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
-const CHUNK: u64 = 64 * 1024;
-const RANGE: u64 = 4096;
+const CHUNK: usize = 64 * 1024;
+const RANGE: usize = 4096;
 const PAIRS: usize = 2001;
 
 /// Does it once; returns the time it took.
@@ -57,7 +57,7 @@ impl Places {
 
 /// Ranges of 4 KiB, each within one chunk.
 fn place(places: &mut Places, len: u64) -> u64 {
-    places.below(len / CHUNK) * CHUNK + places.below(CHUNK - RANGE)
+    places.below(len / CHUNK as u64) * CHUNK as u64 + places.below((CHUNK - RANGE) as u64)
 }
 
 fn ranges<'a>(runtime: &'a Runtime, path: &Path, key: &Key) -> Run<'a> {
@@ -69,7 +69,7 @@ fn ranges<'a>(runtime: &'a Runtime, path: &Path, key: &Key) -> Run<'a> {
     Box::new(move || {
         let start = place(&mut places, reader.len());
         timed(|| {
-            let range = runtime.block_on(reader.read_range(start..start + RANGE));
+            let range = runtime.block_on(reader.read_range(start..start + RANGE as u64));
             black_box(range.expect("the stream is intact"));
         })
     })
@@ -88,9 +88,9 @@ struct Bare {
 impl Bare {
     fn new(path: &Path) -> Self {
         let file = File::open(path).expect("the file is there");
-        let chunks = file.metadata().expect("it has a length").len() / (CHUNK + 20);
+        let chunks = file.metadata().expect("it has a length").len() / (CHUNK as u64 + 20);
         let cipher = Aes256Gcm::new(&[1; 32].into());
-        let mut sealed = vec![0; CHUNK as usize];
+        let mut sealed = vec![0; CHUNK];
         let tag = cipher
             .encrypt_inout_detached(&[7; 12].into(), b"", sealed.as_mut_slice().into())
             .expect("64 KiB can be sealed");
@@ -99,7 +99,7 @@ impl Bare {
 
     /// Where the next read is.
     fn at(&mut self) -> u64 {
-        80 + self.places.below(self.chunks) * (CHUNK + 20)
+        80 + self.places.below(self.chunks) * (CHUNK as u64 + 20)
     }
 
     fn open(&self, chunk: &mut [u8]) {
@@ -111,7 +111,7 @@ impl Bare {
 /// What was read is replaced by a chunk that opens, which is not timed.
 fn bare(path: &Path) -> Run<'static> {
     let mut bare = Bare::new(path);
-    let mut chunk = vec![0; CHUNK as usize];
+    let mut chunk = vec![0; CHUNK];
     Box::new(move || {
         let at = bare.at();
         let read = timed(|| bare.file.read_exact_at(&mut chunk, at).expect("the file can be read"));
@@ -127,7 +127,7 @@ fn bare_on_the_pool<'a>(runtime: &'a Runtime, path: &Path) -> Run<'a> {
         let mut chunk = Vec::new();
         let read = timed(|| {
             let read = spawn_blocking_on(runtime, move || {
-                let mut chunk = vec![0; CHUNK as usize];
+                let mut chunk = vec![0; CHUNK];
                 file.read_exact_at(&mut chunk, at).map(|()| chunk)
             });
             chunk = read.expect("the file can be read");

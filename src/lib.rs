@@ -11,6 +11,12 @@
 //! | a file | an encrypted file, and back | [`encrypt_file`], [`decrypt_file`] |
 //! | bytes to write, and a file, a socket, anything [`AsyncWrite`](tokio::io::AsyncWrite) | to write them encrypted | [`EncryptWriter`] |
 //! | an encrypted [`AsyncRead`](tokio::io::AsyncRead) | to read the plaintext | [`DecryptReader`] |
+//! | an [`AsyncRead`](tokio::io::AsyncRead), and something that pulls | to give it the stream | [`EncryptReader`] |
+//! | something that pushes an encrypted stream, and an [`AsyncWrite`](tokio::io::AsyncWrite) | the plaintext written there | [`DecryptWriter`] |
+//! | an encrypted file, or anything [`AsyncSeek`](tokio::io::AsyncSeek) | to read the plaintext from any place | [`SeekReader`] |
+//! | an encrypted file or object, and many readers | ranges of the plaintext, many at once | [`RangeReader`], over any [`ReadAt`] |
+//! | a length | to know another: `Content-Length`, `Range` | [`geometry`] |
+//! | a stream, and no key | to know what it is | [`inspect()`] |
 //! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec`] with [`tokio_util::codec::Framed`] |
 //! | a slice in memory | a `Vec` | [`encrypt()`], [`decrypt()`] |
 //! | synchronous code, or I/O of my own | only the cryptography | [`Encryptor`], [`Decryptor`] |
@@ -83,8 +89,8 @@
 //!
 //! Anyone can see how long a stream is, and how long its frames. A stream says that its writer had the key, not who that
 //! was. Whole streams can be dropped, or replayed: bind what they are for with a [context](EncryptOptions::context). Keys must
-//! be random; [limits per key](crate::format#limits-and-where-they-come-from) are generous, not endless. And what a reader
-//! released before an error is an authentic prefix, not the stream.
+//! be random; [limits per key](crate::format#limits-and-where-they-come-from) are generous, not endless. What a reader
+//! released before an error is an authentic prefix, not the stream. And a range that was read says nothing of the rest.
 
 #![forbid(unsafe_code)]
 

@@ -62,7 +62,8 @@ impl EncryptOptions {
     ///
     /// Meant for interactive use where [`flush_chunk`](crate::EncryptWriter::flush_chunk) is out of reach, behind
     /// `dyn AsyncWrite` for example. Off by default, because [`tokio::io::copy`] flushes whenever its reader has to wait:
-    /// the chunks would shrink, and the stream would become irregular.
+    /// the chunks would shrink, and the stream would become irregular, which makes it costly to
+    /// [read by offset](crate::SeekReader#seeking).
     pub fn cut_on_flush(self, cut: bool) -> Self {
         Self { cut_on_flush: cut, ..self }
     }
@@ -135,7 +136,9 @@ impl Default for DecryptOptions {
 /// What bytes after the end of a stream mean.
 ///
 /// Unless it is chosen, adapters over readers and connections leave them, and what takes a whole input (one-shots, files)
-/// rejects them, so that two streams joined by `cat a b` do not silently lose the second.
+/// rejects them, so that two streams joined by `cat a b` do not silently lose the second. A
+/// [`DecryptWriter`](crate::DecryptWriter) always rejects them, and for readers by offset ([`SeekReader`](crate::SeekReader),
+/// [`RangeReader`](crate::RangeReader)) the stream ends where the input does, or is no stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trailing {
     /// They belong to whoever reads next; not one of them is read.
