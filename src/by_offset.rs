@@ -186,6 +186,8 @@ pub(crate) struct Index {
     places: Vec<Tally>,
     /// How many frames lie between two places.
     stride: u64,
+    /// A frame that ends at this byte of the plaintext was opened, so the walk to it was not misled.
+    confirmed: u64,
 }
 
 /// 24 bytes each.
@@ -193,7 +195,7 @@ const MAX_PLACES: usize = 1024;
 
 impl Index {
     pub(crate) fn new(start: Tally) -> Self {
-        Self { places: vec![start], stride: 1 }
+        Self { places: vec![start], stride: 1, confirmed: 0 }
     }
 
     /// The last known place at or before this byte of the plaintext.
@@ -222,9 +224,81 @@ impl Index {
         place.frames() == self.places.len() as u64 * self.stride
     }
 
-    /// Forgets all places, because a word on the way may have been a wrong one: the next walk sees for itself.
-    pub(crate) fn forget(&mut self) {
-        self.places.truncate(1);
-        self.stride = 1;
+    /// Takes note that a frame was opened, and where it ends.
+    pub(crate) fn confirm(&mut self, end: &Tally) {
+        self.confirmed = self.confirmed.max(end.total());
+    }
+
+    /// Forgets the places behind the last frame that was opened, because a word on the way may have been a wrong one: the next
+    /// walk sees for itself.
+    pub(crate) fn doubt(&mut self) {
+        // Never 0, for the first place is the start of the stream.
+        let confirmed = self.places.partition_point(|place| place.total() <= self.confirmed);
+        self.places.truncate(confirmed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::format::ChunkSize;
+
+    /// The places of a stream whose frames hold 3, 4, 3, 4 and so on bytes.
+    fn places(frames: usize) -> Vec<Tally> {
+        let mut place = Tally::new(ChunkSize::new(4).unwrap());
+        let mut places = vec![place];
+        for i in 0..frames {
+            place.add(3 + i % 2);
+            places.push(place);
+        }
+        places
+    }
+
+    #[test]
+    fn the_index_is_bounded_and_never_far_behind() {
+        let places = places(100_000);
+        let mut index = Index::new(places[0]);
+        for (walked, place) in places.iter().enumerate() {
+            index.note(*place);
+            assert!(index.places.len() <= MAX_PLACES);
+            let stride = usize::try_from(index.stride).unwrap();
+            assert!(stride <= (2 * walked / MAX_PLACES).max(1), "{stride} after {walked}");
+            // Some position that was walked past.
+            let wanted = places[walked * 7 / 9];
+            let nearest = index.nearest(wanted.total());
+            assert!(nearest.total() <= wanted.total() && nearest.frames() + index.stride > wanted.frames());
+            assert_eq!(nearest.total(), places[usize::try_from(nearest.frames()).unwrap()].total());
+        }
+    }
+
+    #[test]
+    fn places_are_noted_in_order_and_without_gaps() {
+        let places = places(20);
+        let mut index = Index::new(places[0]);
+        for i in [5, 1, 2, 2, 1, 7, 3, 0] {
+            index.note(places[i]);
+        }
+        let noted: Vec<u64> = index.places.iter().map(Tally::frames).collect();
+        assert_eq!(noted, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn doubt_keeps_what_was_confirmed() {
+        let places = places(5000);
+        let mut index = Index::new(places[0]);
+        places.iter().for_each(|place| index.note(*place));
+        index.confirm(&places[3000]);
+        index.confirm(&places[20]);
+        index.doubt();
+        assert_eq!(index.places.last().unwrap().frames(), 3000 / index.stride * index.stride);
+        // And it goes on from there.
+        places.iter().for_each(|place| index.note(*place));
+        assert_eq!(index.places.last().unwrap().frames(), 5000 / index.stride * index.stride);
+
+        let mut unconfirmed = Index::new(places[0]);
+        places.iter().for_each(|place| unconfirmed.note(*place));
+        unconfirmed.doubt();
+        assert_eq!(unconfirmed.nearest(10_000).frames(), 0);
     }
 }

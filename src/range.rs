@@ -268,8 +268,10 @@ impl<S: ReadAt> Shared<S> {
     /// `from` is a place at or before the range, if one is known.
     async fn read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
         let read = self.try_read(from, range, least).await;
-        if read.as_ref().is_err_and(|error| Error::from_io(error).is_some()) {
-            self.index().forget();
+        match &read {
+            Ok((_, end)) => self.index().confirm(end),
+            Err(error) if Error::from_io(error).is_some() => self.index().doubt(),
+            Err(_) => {}
         }
         read
     }

@@ -84,7 +84,7 @@ impl SeekBuffer {
             None => self.try_next(position),
         };
         if next.is_err() {
-            self.index.forget();
+            self.index.doubt();
             self.go_to(self.stream.start());
         }
         next
@@ -173,7 +173,10 @@ impl SeekBuffer {
     /// Opens the frame in front, all of which is there.
     pub(crate) fn open(&mut self) {
         match self.try_open() {
-            Ok(len) => self.opened = len,
+            Ok(len) => {
+                self.opened = len;
+                self.index.confirm(&self.place.after(len));
+            }
             Err(error) => self.error = Some(error),
         }
     }

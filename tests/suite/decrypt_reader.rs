@@ -1,7 +1,7 @@
 //! `DecryptReader`, sentence by sentence of what it promises.
 
 use std::{
-    io::{self, ErrorKind},
+    io::ErrorKind,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -11,24 +11,13 @@ use futures::executor::block_on;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::{
-    script::{Op, Reader, Script, poll_once},
+    drive::{poll_once, poll_read, read_to_end},
+    script::{Op, Reader, Script},
     vectors::plaintext,
 };
 
 fn stream(key: &Key, len: usize) -> Vec<u8> {
     EncryptOptions::new().chunk_size(16).unwrap().encrypt(key, &plaintext(len))
-}
-
-fn poll_read(reader: &mut (impl AsyncRead + Unpin), len: usize) -> Poll<io::Result<Vec<u8>>> {
-    let mut bytes = vec![0; len];
-    let mut buf = ReadBuf::new(&mut bytes);
-    Pin::new(reader).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf).map_ok(|()| buf.filled().to_vec())
-}
-
-fn read_to_end(reader: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, io::Result<()>) {
-    let mut plaintext = Vec::new();
-    let result = block_on(reader.read_to_end(&mut plaintext)).map(drop);
-    (plaintext, result)
 }
 
 #[test]

@@ -1,22 +1,14 @@
 //! `DecryptWriter`, sentence by sentence of what it promises.
 
-use std::{
-    io::{self, ErrorKind},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Waker},
-};
+use std::{io::ErrorKind, task::Poll};
 
 use agcm::{DecryptOptions, DecryptWriter, EncryptOptions, Error, Key, Trailing};
 use futures::executor::block_on;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
-    encrypt_writer::busy_runtime,
-    script::{Op, Script, Writer, poll_once},
+    drive::{OtherTask, busy_runtime, poll_once, poll_shutdown, poll_write, stream_error, taken},
+    script::{Op, Script, Writer},
     streams::Stream,
     vectors::plaintext,
 };
@@ -25,27 +17,6 @@ const MIB: usize = 1024 * 1024;
 
 fn scripted(key: &Key, script: Script) -> DecryptWriter<Writer> {
     DecryptWriter::new(Writer::new(script), key)
-}
-
-fn poll_write<W: AsyncWrite + Unpin>(writer: &mut W, stream: &[u8]) -> Poll<io::Result<usize>> {
-    Pin::new(writer).poll_write(&mut Context::from_waker(Waker::noop()), stream)
-}
-
-fn poll_shutdown<W: AsyncWrite + Unpin>(writer: &mut W) -> Poll<io::Result<()>> {
-    Pin::new(writer).poll_shutdown(&mut Context::from_waker(Waker::noop()))
-}
-
-#[track_caller]
-fn taken(poll: Poll<io::Result<usize>>) -> usize {
-    match poll {
-        Poll::Ready(Ok(n)) => n,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn stream_error(result: io::Result<impl std::fmt::Debug>) -> Error {
-    Error::from_io(&result.unwrap_err()).unwrap()
 }
 
 #[test]
@@ -356,24 +327,13 @@ async fn a_dropped_write_of_the_last_byte_is_neither_lost_nor_counted_twice() {
 
 #[tokio::test]
 async fn long_work_lets_other_tasks_run() {
-    let ticks = Arc::new(AtomicUsize::new(0));
-    let counter = tokio::spawn({
-        let ticks = ticks.clone();
-        async move {
-            loop {
-                ticks.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        }
-    });
+    let mut other = OtherTask::spawn();
     let key = Key::generate();
     let stream = Stream::uniform(&key, 64, 64_000).bytes;
     let mut writer = DecryptWriter::new(Vec::new(), &key);
     writer.write_all(&stream).await.unwrap();
     writer.shutdown().await.unwrap();
-    let ticks = ticks.load(Ordering::Relaxed);
-    assert!(ticks >= 5, "{ticks}");
-    counter.abort();
+    other.had_turns();
 }
 
 #[test]

@@ -1,25 +1,17 @@
 //! `EncryptWriter`, sentence by sentence of what it promises.
 
-use std::{
-    io::{self, ErrorKind},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    task::{Context, Poll, Waker},
-};
+use std::{io::ErrorKind, task::Poll};
 
 use agcm::{DecryptReader, EncryptOptions, EncryptWriter, Error, Key, decrypt};
 use futures::executor::block_on;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    runtime::{Builder, Runtime},
+    runtime::Builder,
 };
 
 use crate::{
-    script::{Op, Script, Writer, poll_once},
+    drive::{OtherTask, busy_runtime, error, poll_flush, poll_once, poll_shutdown, poll_write, taken},
+    script::{Op, Script, Writer},
     vectors::plaintext,
 };
 
@@ -35,34 +27,6 @@ fn scripted(script: Script) -> (Key, EncryptWriter<Writer>) {
     let key = Key::generate();
     let writer = EncryptWriter::with_options(Writer::new(script), &key, &chunks_of(16));
     (key, writer)
-}
-
-fn poll_write<W: AsyncWrite + Unpin>(writer: &mut W, plaintext: &[u8]) -> Poll<io::Result<usize>> {
-    Pin::new(writer).poll_write(&mut Context::from_waker(Waker::noop()), plaintext)
-}
-
-fn poll_flush<W: AsyncWrite + Unpin>(writer: &mut W) -> Poll<io::Result<()>> {
-    Pin::new(writer).poll_flush(&mut Context::from_waker(Waker::noop()))
-}
-
-fn poll_shutdown<W: AsyncWrite + Unpin>(writer: &mut W) -> Poll<io::Result<()>> {
-    Pin::new(writer).poll_shutdown(&mut Context::from_waker(Waker::noop()))
-}
-
-#[track_caller]
-fn taken(poll: Poll<io::Result<usize>>) -> usize {
-    match poll {
-        Poll::Ready(Ok(n)) => n,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn error(poll: Poll<io::Result<impl std::fmt::Debug>>) -> io::Error {
-    match poll {
-        Poll::Ready(Err(error)) => error,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// The lengths of the plaintext in a stream's data frames.
@@ -399,14 +363,6 @@ async fn copy_from_a_file_makes_full_frames() {
 
 const MIB: usize = 1024 * 1024;
 
-/// A runtime whose only blocking thread is busy until the sender is dropped.
-pub fn busy_runtime() -> (Runtime, mpsc::Sender<()>) {
-    let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
-    let (release, busy) = mpsc::channel();
-    runtime.spawn_blocking(move || busy.recv().unwrap_err());
-    (runtime, release)
-}
-
 #[test]
 fn large_chunks_are_sealed_and_opened_off_the_async_threads() {
     let key = Key::generate();
@@ -492,39 +448,24 @@ async fn abandoned_writes_of_large_chunks_hold_up_nobody() {
 /// Neither end of these is ever pending, so only the adapters can give way to other tasks.
 #[tokio::test]
 async fn long_work_lets_other_tasks_run() {
-    let ticks = Arc::new(AtomicUsize::new(0));
-    let counter = tokio::spawn({
-        let ticks = ticks.clone();
-        async move {
-            loop {
-                ticks.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        }
-    });
-    // 1000 frames each, of which 128 make a turn.
-    let expect_ticks = |before: usize, what: &str| {
-        let now = ticks.load(Ordering::Relaxed);
-        assert!(now - before >= 5, "{what}: {}", now - before);
-        now
-    };
+    let mut other = OtherTask::spawn();
     let key = Key::generate();
     let chunk = plaintext(64);
     let mut writer = EncryptWriter::with_options(Vec::new(), &key, &chunks_of(64));
     for _ in 0..1000 {
         writer.write_all(&chunk).await.unwrap();
     }
-    let now = expect_ticks(0, "writing");
+    other.had_turns();
     for _ in 0..1000 {
         writer.write_all(&chunk[..9]).await.unwrap();
         writer.flush_chunk().await.unwrap();
     }
-    let now = expect_ticks(now, "cutting");
+    other.had_turns();
     for _ in 0..1000 {
         let mut writer = EncryptWriter::with_options(Vec::new(), &key, &chunks_of(64));
         writer.finish().await.unwrap();
     }
-    let mut now = expect_ticks(now, "finishing");
+    other.had_turns();
     writer.shutdown().await.unwrap();
 
     let stream = writer.into_inner();
@@ -532,7 +473,7 @@ async fn long_work_lets_other_tasks_run() {
         let mut reader = DecryptReader::new(&stream[..], &key);
         let mut piece = vec![0; size];
         while reader.read(&mut piece).await.unwrap() > 0 {}
-        now = expect_ticks(now, "reading");
+        other.had_turns();
     }
     let mut reader = DecryptReader::new(&stream[..], &key);
     loop {
@@ -542,8 +483,7 @@ async fn long_work_lets_other_tasks_run() {
         }
         reader.consume(n);
     }
-    expect_ticks(now, "reading buffered");
-    counter.abort();
+    other.had_turns();
 }
 
 #[test]

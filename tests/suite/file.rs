@@ -9,7 +9,7 @@ use std::{
 use agcm::{EncryptOptions, Error, Key, decrypt, decrypt_file, encrypt, encrypt_file};
 use tempfile::TempDir;
 
-use crate::{encrypt_writer::frames, script::poll_once, vectors::plaintext};
+use crate::{drive::poll_once, encrypt_writer::frames, vectors::plaintext};
 
 struct Folder(TempDir);
 
@@ -260,7 +260,7 @@ mod in_the_middle {
     fn a_future_that_is_dropped_before_its_work_began_does_nothing() {
         let folder = Folder::new();
         let (src, dst) = (pipe(&folder), folder.path("dst"));
-        let (runtime, release) = crate::encrypt_writer::busy_runtime();
+        let (runtime, release) = crate::drive::busy_runtime();
         runtime.block_on(async {
             assert!(poll_once(encrypt_file(&src, &dst, &Key::generate())).is_pending());
             drop(release);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing outside this test can reach anything in it")]
 
+#[path = "../support/drive.rs"]
+mod drive;
 #[path = "../support/reference.rs"]
 mod reference;
 #[path = "../support/script.rs"]

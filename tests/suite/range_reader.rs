@@ -3,10 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     ops::Range,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::Poll,
 };
 
@@ -18,9 +15,8 @@ use futures::{StreamExt, TryStreamExt, executor::block_on, future::BoxFuture};
 use proptest::{collection::vec, prelude::*};
 
 use crate::{
-    encrypt_writer::busy_runtime,
+    drive::{OtherTask, busy_runtime, poll_once, stream_error},
     reference::word,
-    script::poll_once,
     streams::{self, Stream},
     vectors::{self, plaintext},
 };
@@ -33,10 +29,6 @@ fn open(key: &Key, stream: &[u8]) -> RangeReader<Bytes> {
 
 fn read<S: ReadAt>(reader: &RangeReader<S>, range: Range<usize>) -> io::Result<Bytes> {
     block_on(reader.read_range(range.start as u64..range.end as u64))
-}
-
-fn stream_error<T: std::fmt::Debug>(result: io::Result<T>) -> Error {
-    Error::from_io(&result.unwrap_err()).unwrap()
 }
 
 /// What a source does with a read, by its number.
@@ -501,31 +493,20 @@ fn long_ranges_are_opened_off_the_async_threads() {
 
 #[tokio::test]
 async fn long_work_lets_other_tasks_run() {
-    let ticks = Arc::new(AtomicUsize::new(0));
-    let counter = tokio::spawn({
-        let ticks = ticks.clone();
-        async move {
-            loop {
-                ticks.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        }
-    });
+    let mut other = OtherTask::spawn();
     let key = Key::generate();
     let frames: Vec<usize> = (0..2000).map(|i| 100 + i % 2).collect();
     let stream = Stream::of_frames(&key, 6000, &frames);
     let reader = RangeReader::open(Bytes::from(stream.bytes), &key).await.unwrap();
     assert_eq!(reader.read_range(0..200_000).await.unwrap(), stream.plaintext[..200_000]);
-    let after_opening = ticks.load(Ordering::Relaxed);
-    assert!(after_opening >= 10, "{after_opening}");
+    other.had_turns();
 
     let frames: Vec<usize> = (0..1000).map(|i| 5000 + i % 2).collect();
     let stream = Stream::of_frames(&key, 6000, &frames);
     let reader = RangeReader::open(Bytes::from(stream.bytes), &key).await.unwrap();
     let end = stream.plaintext.len() as u64;
     reader.read_range(end - 1..end).await.unwrap();
-    assert!(ticks.load(Ordering::Relaxed) - after_opening >= 5, "a walk");
-    counter.abort();
+    other.had_turns();
 }
 
 #[test]

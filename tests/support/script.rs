@@ -2,8 +2,8 @@
 
 use std::{
     io::{self, SeekFrom},
-    pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    pin::Pin,
+    task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
@@ -191,9 +191,4 @@ impl AsyncSeek for Seekable<'_> {
         }
         Poll::Ready(Ok(self.at))
     }
-}
-
-/// Polls a future a single time, and drops it.
-pub fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
-    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
