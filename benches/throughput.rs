@@ -18,7 +18,7 @@ use std::{
 };
 
 use aes_gcm::{Aes256Gcm, KeyInit, Tag, aead::AeadInOut};
-use agcm::{DecryptReader, EncryptWriter, Key};
+use agcm::{DecryptReader, DecryptWriter, EncryptReader, EncryptWriter, Key};
 use criterion::{Criterion, Throughput};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
@@ -117,6 +117,39 @@ fn buffered_reader(runtime: &Runtime, chunks: usize) -> Run<'_> {
     })
 }
 
+fn pulling_encryptor(runtime: &Runtime, chunks: usize) -> Run<'_> {
+    let key = Key::generate();
+    let plaintext = vec![0u8; CHUNK * chunks];
+    Box::new(move || {
+        timed(|| {
+            runtime.block_on(async {
+                let mut reader = EncryptReader::new(&plaintext[..], &key);
+                loop {
+                    let n = black_box(reader.fill_buf().await).expect("memory can be read").len();
+                    if n == 0 {
+                        break;
+                    }
+                    reader.consume(n);
+                }
+            });
+        })
+    })
+}
+
+fn pushed_decryptor(runtime: &Runtime, chunks: usize) -> Run<'_> {
+    let key = Key::generate();
+    let stream = agcm::encrypt(&key, &vec![0u8; CHUNK * chunks]);
+    Box::new(move || {
+        timed(|| {
+            runtime.block_on(async {
+                let mut writer = DecryptWriter::new(tokio::io::sink(), &key);
+                writer.write_all(&stream).await.expect("a sink takes everything");
+                writer.shutdown().await.expect("the stream is whole");
+            });
+        })
+    })
+}
+
 /// The median of `bare / ours`, in turn, and the range of its middle half.
 fn share(mut ours: Run<'_>, mut bare: Run<'_>) -> (f64, f64, f64) {
     let mut ratios: Vec<f64> = (0..801).map(|_| bare().as_secs_f64() / ours().as_secs_f64()).collect();
@@ -130,12 +163,14 @@ fn main() {
     for chunks in STREAMS {
         let mut group = criterion.benchmark_group(format!("{} KiB", chunks * CHUNK / 1024));
         group.throughput(Throughput::Bytes((chunks * CHUNK) as u64));
-        let sides: [(&str, Run<'_>); 5] = [
+        let sides: [(&str, Run<'_>); 7] = [
             ("seal in place, aes-gcm", bare_seal(chunks)),
             ("EncryptWriter to sink", writer(&runtime, chunks)),
+            ("EncryptReader, fill_buf", pulling_encryptor(&runtime, chunks)),
             ("open in place, aes-gcm", bare_open(chunks)),
             ("DecryptReader, read", reader(&runtime, chunks)),
             ("DecryptReader, fill_buf", buffered_reader(&runtime, chunks)),
+            ("DecryptWriter to sink", pushed_decryptor(&runtime, chunks)),
         ];
         for (name, mut run) in sides {
             group.bench_function(name, |bencher| bencher.iter_custom(|n| (0..n).map(|_| run()).sum()));
@@ -152,8 +187,10 @@ fn main() {
     for chunks in STREAMS {
         let pairs = [
             ("EncryptWriter to sink", writer(&runtime, chunks), bare_seal(chunks)),
+            ("EncryptReader, fill_buf", pulling_encryptor(&runtime, chunks), bare_seal(chunks)),
             ("DecryptReader, read", reader(&runtime, chunks), bare_open(chunks)),
             ("DecryptReader, fill_buf", buffered_reader(&runtime, chunks), bare_open(chunks)),
+            ("DecryptWriter to sink", pushed_decryptor(&runtime, chunks), bare_open(chunks)),
         ];
         for (name, ours, bare) in pairs {
             let (median, low, high) = share(ours, bare);

@@ -160,6 +160,27 @@ fn in_an_irregular_stream_known_places_make_walks_short() {
 }
 
 #[test]
+fn damage_does_not_cost_the_way_to_other_places() {
+    let key = Key::generate();
+    let frames: Vec<usize> = (0..100).map(|i| 5000 + i % 3).collect();
+    let stream = Stream::of_frames(&key, 6000, &frames);
+    let mut damaged = stream.bytes.clone();
+    damaged[stream.start_of(50).0 + 100] ^= 1;
+    let reader = block_on(RangeReader::open(Source::new(&damaged), &key)).unwrap();
+    let byte_of = |frame: usize| {
+        reader.get_ref().take_reads();
+        let at = stream.start_of(frame).1;
+        (read(&reader, at..at + 1).is_ok(), reader.get_ref().take_reads().len())
+    };
+    assert_eq!(byte_of(90), (true, 92));
+    for _ in 0..3 {
+        assert_eq!(byte_of(50), (false, 2));
+        assert_eq!(byte_of(90), (true, 2));
+    }
+    assert_eq!(byte_of(99), (true, 10), "the words from the last known place on, and the frame");
+}
+
+#[test]
 fn damage_is_found_by_the_ranges_that_touch_it_and_no_other() {
     let key = Key::generate();
     for frames in [&[8, 8, 8, 8, 5][..], &[8, 3, 8, 5]] {
