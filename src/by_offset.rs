@@ -20,8 +20,10 @@ use crate::{
     options::DecryptOptions,
 };
 
-/// How much of a stream is read at a time to find frame words in it, in bytes: where frames are small, it holds several.
+/// The least that is read at a time to find frame words in a stream, in bytes.
 pub(crate) const WALK_LEN: usize = 4096;
+/// The most.
+pub(crate) const MAX_WALK_LEN: usize = 64 * 1024;
 
 /// A stream whose two ends were checked, ready to open any of its frames.
 ///
@@ -101,6 +103,25 @@ impl ByOffset {
     /// The longest plaintext that a frame of this stream can have, in bytes.
     pub(crate) fn longest(&self) -> usize {
         self.most_at(&self.start)
+    }
+
+    /// How much to read at a time to find frame words, with room for this much: where frames are small, it holds several.
+    pub(crate) fn walk_len(&self, room: usize) -> usize {
+        let average = self.end_of_data() / self.trailer.frames.max(1);
+        let room = room.min(MAX_WALK_LEN);
+        if average < room as u64 / 4 { room } else { WALK_LEN }
+    }
+
+    /// Where in the stream the plaintext up to `position` probably ends, with the frame that holds its last byte: a guess,
+    /// from a place before it.
+    pub(crate) fn guess_end(&self, place: &Tally, position: u64) -> u64 {
+        let Trailer { total, frames, .. } = self.trailer;
+        let missing = position.saturating_sub(place.total());
+        let average = total / frames.max(1);
+        // The words and tags of the frames in between, and all of the last one.
+        let between = u128::from(missing) * u128::from(frames) / u128::from(total.max(1));
+        let overhead = u64::try_from(between).map_or(0, |between| (between + 1) * FRAME_OVERHEAD as u64);
+        self.end_of_data().min(place.end() + missing + overhead + average)
     }
 
     /// The place of the frame that holds this byte of the plaintext; `None` if it has to be walked to.
@@ -198,11 +219,11 @@ impl Index {
         Self { places: vec![start], stride: 1, confirmed: 0 }
     }
 
-    /// The last known place at or before this byte of the plaintext.
-    pub(crate) fn nearest(&self, position: u64) -> Tally {
+    /// The last known place at or before this byte of the plaintext, and the first one behind it.
+    pub(crate) fn around(&self, position: u64) -> (Tally, Option<Tally>) {
         // Never 0, for the first place is the start of the stream.
         let behind = self.places.partition_point(|place| place.total() <= position);
-        self.places[behind - 1]
+        (self.places[behind - 1], self.places.get(behind).copied())
     }
 
     /// Takes note of a place that was walked to.
@@ -266,9 +287,10 @@ mod tests {
             assert!(stride <= (2 * walked / MAX_PLACES).max(1), "{stride} after {walked}");
             // Some position that was walked past.
             let wanted = places[walked * 7 / 9];
-            let nearest = index.nearest(wanted.total());
+            let (nearest, behind) = index.around(wanted.total());
             assert!(nearest.total() <= wanted.total() && nearest.frames() + index.stride > wanted.frames());
             assert_eq!(nearest.total(), places[usize::try_from(nearest.frames()).unwrap()].total());
+            assert!(behind.is_none_or(|behind| behind.frames() == nearest.frames() + index.stride));
         }
     }
 
@@ -299,6 +321,6 @@ mod tests {
         let mut unconfirmed = Index::new(places[0]);
         places.iter().for_each(|place| unconfirmed.note(*place));
         unconfirmed.doubt();
-        assert_eq!(unconfirmed.nearest(10_000).frames(), 0);
+        assert_eq!(unconfirmed.around(10_000).0.frames(), 0);
     }
 }

@@ -19,9 +19,9 @@ use tokio::task::coop;
 
 use self::opening::Opening;
 use crate::{
-    by_offset::{ByOffset, Index, WALK_LEN},
+    by_offset::{ByOffset, Index, MAX_WALK_LEN},
     error::Error,
-    format::{FRAME_OVERHEAD, Tally},
+    format::{FRAME_OVERHEAD, Tally, WORD_LEN},
     geometry::check_range,
     key::KeyRing,
     options::DecryptOptions,
@@ -100,6 +100,8 @@ struct Shared<S> {
     base: u64,
     stream: Arc<ByOffset>,
     index: Mutex<Index>,
+    /// Held by whoever walks to where nobody has been.
+    explorer: tokio::sync::Mutex<()>,
 }
 
 impl<S: ReadAt> RangeReader<S> {
@@ -167,7 +169,8 @@ impl<S: ReadAt> RangeReader<S> {
         let tail = read_exactly(&source, base, tail).await?;
         let stream = ByOffset::open(len, [&head, &tail], &keys, options)?;
         let index = Mutex::new(Index::new(stream.start()));
-        Ok(Self(Arc::new(Shared { source, base, stream: Arc::new(stream), index })))
+        let explorer = tokio::sync::Mutex::default();
+        Ok(Self(Arc::new(Shared { source, base, stream: Arc::new(stream), index, explorer })))
     }
 
     /// Reads a range of the plaintext, given in bytes. An empty one needs no read.
@@ -265,7 +268,7 @@ impl<S: ReadAt> Shared<S> {
     /// Reads plaintext from `range.start` on: all up to `least`, and what else its last frame holds of the range. Returns the
     /// place behind that frame too.
     ///
-    /// `from` is a place at or before the range, if one is known.
+    /// `from` is the place of the frame that begins where the range does, if it is known.
     async fn read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
         let read = self.try_read(from, range, least).await;
         match &read {
@@ -277,44 +280,102 @@ impl<S: ReadAt> Shared<S> {
     }
 
     async fn try_read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
-        let (first, end) = self.locate(from, range.start..least).await?;
-        let sealed = read_exactly(&self.source, self.base, first.end()..end.end()).await?;
+        let (first, sealed, end) = self.read_frames(from, range.start..least).await?;
         let range = range.start..range.end.min(end.total());
         let plaintext = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
         Ok((plaintext, end))
     }
 
-    /// The place of the frame where a range of plaintext begins, and the one behind the frame where it ends.
-    async fn locate(&self, from: Option<Tally>, range: Range<u64>) -> io::Result<(Tally, Tally)> {
+    /// The frames that hold a range of plaintext, the place of the first, and the one behind the last.
+    async fn read_frames(&self, from: Option<Tally>, range: Range<u64>) -> io::Result<(Tally, Bytes, Tally)> {
         if let (Some(first), Some(last)) = (self.stream.find(range.start), self.stream.find(range.end - 1)) {
-            return Ok((first, last.after(self.stream.most_at(&last))));
+            let end = last.after(self.stream.most_at(&last));
+            return Ok((first, self.read_sealed(first.end()..end.end()).await?, end));
         }
-        let mut place = self.index().nearest(range.start);
-        if let Some(from) = from.filter(|from| from.total() > place.total()) {
-            place = from;
+        let first = match from {
+            Some(from) => from,
+            None => self.walk_to(range.start).await?,
+        };
+        let (sealed, end) = self.walk_through(first, range.end).await?;
+        Ok((first, sealed, end))
+    }
+
+    /// Walks to the frame that holds this byte of the plaintext.
+    async fn walk_to(&self, position: u64) -> io::Result<Tally> {
+        let (mut place, mut behind) = self.index().around(position);
+        let mut turn = None;
+        if behind.is_none() {
+            // One at a time goes where nobody has been; who waits for it finds that it was there.
+            turn = Some(self.explorer.lock().await);
+            (place, behind) = self.index().around(position);
         }
-        let mut first = place;
+        if behind.is_some_and(|behind| behind.frames() == place.frames() + 1) {
+            return Ok(place);
+        }
         let mut words = Bytes::new();
-        while place.total() < range.end {
-            let word = match words.first_chunk() {
-                Some(word) => *word,
-                None => {
-                    // Over a source that is never pending, a long walk would not let others run.
-                    coop::consume_budget().await;
-                    let end = self.stream.end_of_data().min(place.end() + WALK_LEN as u64);
-                    words = read_exactly(&self.source, self.base, place.end()..end).await?;
-                    continue;
-                }
+        loop {
+            // Over a source that is never pending, a long walk would not let others run.
+            coop::consume_budget().await;
+            let Some(word) = words.first_chunk() else {
+                let end = place.end() + self.stream.walk_len(MAX_WALK_LEN) as u64;
+                words = self.read_sealed(place.end()..end.min(self.stream.end_of_data())).await?;
+                continue;
             };
-            let len = self.stream.step(&place, word)?;
+            let len = self.stream.step(&place, *word)?;
+            let next = place.after(len);
+            self.index().note(next);
+            if next.total() > position {
+                drop(turn);
+                return Ok(place);
+            }
             words.advance(words.len().min(FRAME_OVERHEAD + len));
-            place.add(len);
-            self.index().note(place);
-            if place.total() <= range.start {
-                first = place;
+            place = next;
+        }
+    }
+
+    /// Reads the frames from `first` on that hold the plaintext up to `position`, and finds out where they end on the way. That
+    /// takes one read, if the guess of how long they are is a good one.
+    async fn walk_through(&self, first: Tally, position: u64) -> io::Result<(Bytes, Tally)> {
+        let mut sealed = Bytes::new();
+        let mut place = first;
+        while place.total() < position {
+            coop::consume_budget().await;
+            let before = place.end() - first.end();
+            match usize::try_from(before).ok().and_then(|before| sealed.get(before..)?.first_chunk()) {
+                Some(word) => {
+                    place.add(self.stream.step(&place, *word)?);
+                    self.index().note(place);
+                }
+                None => {
+                    let guess = self.stream.guess_end(&place, position);
+                    let end = match self.index().around(position - 1) {
+                        (last, Some(behind)) if behind.frames() == last.frames() + 1 => behind.end(),
+                        (_, Some(behind)) => behind.end().min(guess),
+                        (_, None) => guess,
+                    };
+                    sealed = self.read_on(first, sealed, end.max(place.end() + WORD_LEN as u64)).await?;
+                }
             }
         }
-        Ok((first, place))
+        sealed = self.read_on(first, sealed, place.end()).await?;
+        if let Ok(len) = usize::try_from(place.end() - first.end()) {
+            sealed.truncate(len);
+        }
+        Ok((sealed, place))
+    }
+
+    /// Reads what is missing of the stream from `first` to `end`.
+    async fn read_on(&self, first: Tally, sealed: Bytes, end: u64) -> io::Result<Bytes> {
+        let start = first.end() + sealed.len() as u64;
+        if start >= end {
+            return Ok(sealed);
+        }
+        let more = self.read_sealed(start..end).await?;
+        Ok(if sealed.is_empty() { more } else { [sealed, more].concat().into() })
+    }
+
+    async fn read_sealed(&self, range: Range<u64>) -> io::Result<Bytes> {
+        read_exactly(&self.source, self.base, range).await
     }
 
     /// What is done under this lock does not panic, and whatever it were to leave could be forgotten.

@@ -14,6 +14,9 @@ use futures_core::future::BoxFuture;
 
 use crate::{blocking, error::Explained};
 
+/// The most that is copied out of the page cache on an async thread, in bytes: that takes some 50 µs.
+const CACHED_LEN: usize = 256 * 1024;
+
 /// Something whose bytes can be read at any offset, by many at once: a file, an object in a store, a slice of memory.
 ///
 /// [`RangeReader`](crate::RangeReader) reads encrypted streams from it. It is `dyn`-compatible, and implemented for `&T` and
@@ -122,6 +125,9 @@ impl ReadAt for Bytes {
 /// Positioned means that the file's cursor plays no part, so any number of reads can go on at once. To clone it costs nothing
 /// and opens nothing.
 ///
+/// On Linux, up to 256 KiB that lie in the page cache are read at once, without the way to the pool and back, which takes
+/// longer than to read and open a chunk.
+///
 /// ```
 /// use agcm::{Key, PositionedFile, RangeReader, encrypt_file};
 ///
@@ -177,12 +183,40 @@ impl ReadAt for PositionedFile {
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>> {
         let Self(file) = self.clone();
-        Box::pin(blocking::io(move || {
-            let mut bytes = vec![0; len];
-            read_exact_at(&file, &mut bytes, offset)?;
-            Ok(bytes.into())
-        }))
+        Box::pin(async move {
+            let mut bytes = Vec::new();
+            if len <= CACHED_LEN {
+                bytes.resize(len, 0);
+                if read_cached(&file, &mut bytes, offset) {
+                    return Ok(bytes.into());
+                }
+            }
+            let read = move || {
+                bytes.resize(len, 0);
+                read_exact_at(&file, &mut bytes, offset)?;
+                Ok(bytes.into())
+            };
+            blocking::io(read).await
+        })
     }
+}
+
+/// Reads what the page cache holds, without waiting for a disk. Unless that is all of it, nothing is said of `bytes`.
+///
+/// (Linux 5.9 and 5.10 may give less than there is; that is not all of it either.)
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, bytes: &mut [u8], offset: u64) -> bool {
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    // The largest one stands for the file's cursor.
+    let len = bytes.len();
+    let read = |buf| preadv2(file, &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT);
+    offset < u64::MAX && read(bytes).is_ok_and(|read| read == len)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: &mut [u8], _: u64) -> bool {
+    false
 }
 
 #[cfg(unix)]

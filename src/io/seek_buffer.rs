@@ -104,7 +104,7 @@ impl SeekBuffer {
                 None => match self.buf.first_chunk::<WORD_LEN>() {
                     Some(word) => self.stream.step(&self.place, *word)?,
                     None => {
-                        self.allowed = WALK_LEN;
+                        self.allowed = self.stream.walk_len(self.room());
                         return Ok(self.read());
                     }
                 },
@@ -129,7 +129,7 @@ impl SeekBuffer {
         if self.opened > 0 && self.place.after(self.opened).total() <= position {
             self.drop_frame(self.opened);
         }
-        let known = self.stream.find(position).unwrap_or_else(|| self.index.nearest(position));
+        let known = self.stream.find(position).unwrap_or_else(|| self.index.around(position).0);
         if !(known.total()..=position).contains(&self.place.total()) {
             self.go_to(known);
         }
@@ -152,12 +152,18 @@ impl SeekBuffer {
         }
     }
 
+    /// How long `buf` can get.
+    fn room(&self) -> usize {
+        let frame = FRAME_OVERHEAD + self.stream.longest();
+        if self.stream.is_uniform() { frame } else { WALK_LEN.max(frame + WORD_LEN) }
+    }
+
     /// Room for what may be read now: at least one byte.
     pub(crate) fn spare(&mut self) -> Limit<&mut Vec<u8>> {
         if self.buf.capacity() == 0 {
             // The final frame has authenticated, so whoever stated the chunk size had the key.
-            let frame = FRAME_OVERHEAD + self.stream.longest();
-            self.buf.reserve_exact(if self.stream.is_uniform() { frame } else { WALK_LEN.max(frame + WORD_LEN) });
+            let room = self.room();
+            self.buf.reserve_exact(room);
         }
         let left = self.stream.end_of_data() - self.place.end();
         let allowed = usize::try_from(left).map_or(self.allowed, |left| left.min(self.allowed));

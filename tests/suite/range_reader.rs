@@ -73,6 +73,22 @@ impl ReadAt for Source {
     }
 }
 
+/// Is pending once before each read.
+struct Slow(Source);
+
+impl ReadAt for Slow {
+    fn len(&self) -> BoxFuture<'_, io::Result<u64>> {
+        ReadAt::len(&self.0)
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.0.read_at(offset, len).await
+        })
+    }
+}
+
 #[test]
 fn every_offset_and_length_of_every_small_stream() {
     let key = Key::generate();
@@ -135,35 +151,95 @@ fn a_range_is_one_read_of_just_the_frames_that_hold_it() {
     }
 }
 
+/// Frames that are so long that the word of each takes a read to find.
+fn long_irregular(key: &Key) -> Stream {
+    let frames: Vec<usize> = (0..100).map(|i| 20_000 + i % 3).collect();
+    Stream::of_frames(key, 24_000, &frames)
+}
+
 #[test]
-fn in_an_irregular_stream_known_places_make_walks_short() {
+fn an_irregular_stream_is_walked_once_and_then_known() {
     let key = Key::generate();
-    let frames: Vec<usize> = (0..100).map(|i| 5000 + i % 3).collect();
-    let stream = Stream::of_frames(&key, 6000, &frames);
+    let stream = long_irregular(&key);
     let reader = block_on(RangeReader::open(Source::new(&stream.bytes), &key)).unwrap();
     reader.get_ref().take_reads();
     let at = |frame: usize| stream.start_of(frame).1;
-    let frame = |i: usize| stream.start_of(i).0 as u64..stream.start_of(i + 1).0 as u64;
+    let bytes_of = |frames: Range<usize>| stream.start_of(frames.start).0 as u64..stream.start_of(frames.end).0 as u64;
+    let reads_of = |range: Range<usize>| {
+        assert_eq!(read(&reader, range.clone()).unwrap(), stream.plaintext[range]);
+        reader.get_ref().take_reads()
+    };
     // A word for each frame up to its own, then just that frame.
-    assert_eq!(read(&reader, at(60) + 5..at(60) + 9).unwrap(), stream.plaintext[at(60) + 5..at(60) + 9]);
-    let reads = reader.get_ref().take_reads();
-    assert_eq!((reads.len(), reads.last()), (62, Some(&frame(60))));
+    let reads = reads_of(at(60) + 5..at(60) + 9);
+    assert_eq!((reads.len(), reads.last()), (62, Some(&bytes_of(60..61))));
     for i in [3, 59, 60] {
-        read(&reader, at(i) + 5..at(i) + 9).unwrap();
-        let reads = reader.get_ref().take_reads();
-        assert_eq!((reads.len(), reads.last()), (2, Some(&frame(i))));
+        assert_eq!(reads_of(at(i) + 5..at(i) + 9), [bytes_of(i..i + 1)]);
     }
-    // All the frames of a range in one read.
-    read(&reader, at(20) + 1..at(40) + 1).unwrap();
-    let expected = stream.start_of(20).0 as u64..stream.start_of(41).0 as u64;
-    assert_eq!(reader.get_ref().take_reads().last(), Some(&expected));
+    assert_eq!(reads_of(at(20) + 1..at(40) + 1), [bytes_of(20..41)], "all the frames of a range in one read");
+    // Where nobody has been, the end is a guess, of which a frame or so is too much.
+    let reads = reads_of(at(61)..at(99) + 1);
+    assert_eq!(reads.len(), 2, "{reads:?}");
+    assert!(reads.iter().map(|read| read.end - read.start).sum::<u64>() < 40 * 20_022);
+    assert_eq!(reads_of(at(61)..at(99) + 1), [bytes_of(61..100)]);
+}
+
+#[test]
+fn all_of_a_stream_is_a_few_reads_even_if_its_frames_are_small_or_badly_guessed() {
+    let key = Key::generate();
+    let small: Vec<usize> = (0..5000).map(|i| 1 + i % 7).collect();
+    let long_last: Vec<usize> = (0..500).map(|i| if i < 490 { 1 } else { 5000 }).collect();
+    let long_first: Vec<usize> = (0..500).map(|i| if i < 10 { 5000 } else { 1 }).collect();
+    for frames in [small, long_last, long_first] {
+        let stream = Stream::of_frames(&key, 8000, &frames);
+        let len = stream.plaintext.len();
+        let reader = block_on(RangeReader::open(Source::new(&stream.bytes), &key)).unwrap();
+        for range in [0..len, 0..len / 2, len / 3..len / 2, len - 5..len, 0..len] {
+            reader.get_ref().take_reads();
+            assert_eq!(read(&reader, range.clone()).unwrap(), stream.plaintext[range.clone()]);
+            let reads = reader.get_ref().take_reads();
+            assert!(reads.len() <= 12, "{range:?}: {}", reads.len());
+            let bytes: u64 = reads.iter().map(|read| read.end - read.start).sum();
+            assert!(bytes <= 2 * stream.bytes.len() as u64);
+        }
+        assert_eq!(reader.get_ref().take_reads().len(), 0);
+        read(&reader, 0..len).unwrap();
+        let reads = reader.get_ref().take_reads();
+        assert!(reads.len() <= if frames.len() < 1024 { 1 } else { 2 }, "{reads:?}");
+    }
+}
+
+#[test]
+fn many_at_once_share_one_walk() {
+    let key = Key::generate();
+    let stream = long_irregular(&key);
+    let reader = block_on(RangeReader::open(Slow(Source::new(&stream.bytes)), &key)).unwrap();
+    reader.get_ref().0.take_reads();
+    let len = stream.plaintext.len();
+    let ranges = (0..50).map(|i| read_owned(&reader, len - 1 - i..len));
+    let ranges = block_on(futures::future::join_all(ranges));
+    for (i, range) in ranges.into_iter().enumerate() {
+        assert_eq!(range.unwrap(), stream.plaintext[len - 1 - i..]);
+    }
+    assert_eq!(reader.get_ref().0.take_reads().len(), 100 + 50);
+
+    // Whoever is on the way and gives up keeps nobody from it.
+    let reader = block_on(RangeReader::open(Slow(Source::new(&stream.bytes)), &key)).unwrap();
+    let mut first = Box::pin(reader.read_range(len as u64 - 1..len as u64));
+    assert!(poll_once(&mut first).is_pending());
+    let mut second = Box::pin(reader.read_range(len as u64 - 1..len as u64));
+    assert!(poll_once(&mut second).is_pending());
+    drop(first);
+    assert_eq!(block_on(second).unwrap(), stream.plaintext[len - 1..]);
+}
+
+async fn read_owned<S: ReadAt>(reader: &RangeReader<S>, range: Range<usize>) -> io::Result<Bytes> {
+    reader.read_range(range.start as u64..range.end as u64).await
 }
 
 #[test]
 fn damage_does_not_cost_the_way_to_other_places() {
     let key = Key::generate();
-    let frames: Vec<usize> = (0..100).map(|i| 5000 + i % 3).collect();
-    let stream = Stream::of_frames(&key, 6000, &frames);
+    let stream = long_irregular(&key);
     let mut damaged = stream.bytes.clone();
     damaged[stream.start_of(50).0 + 100] ^= 1;
     let reader = block_on(RangeReader::open(Source::new(&damaged), &key)).unwrap();
@@ -174,8 +250,8 @@ fn damage_does_not_cost_the_way_to_other_places() {
     };
     assert_eq!(byte_of(90), (true, 92));
     for _ in 0..3 {
-        assert_eq!(byte_of(50), (false, 2));
-        assert_eq!(byte_of(90), (true, 2));
+        assert_eq!(byte_of(50), (false, 1));
+        assert_eq!(byte_of(90), (true, 1));
     }
     assert_eq!(byte_of(99), (true, 10), "the words from the last known place on, and the frame");
 }
@@ -338,12 +414,15 @@ fn pieces_of_a_stream_are_full_frames_and_each_is_read_once() {
         assert!(pieces.iter().all(|piece| piece.len() <= MIB + 65_536));
         assert!(pieces.iter().rev().skip(1).all(|piece| piece.len() >= MIB));
         let reads = reader.get_ref().take_reads();
-        let long: Vec<_> = reads.iter().filter(|read| read.end - read.start > 4096).collect();
-        assert_eq!(long.len(), pieces.len());
-        assert!(long.windows(2).all(|pair| pair[0].end == pair[1].start), "no frame twice");
-        // One for each word, where they have to be looked for.
-        let words = reads.len() - long.len();
-        assert_eq!(words, if stream.is_uniform() { 0 } else { 70 });
+        let bytes: u64 = reads.iter().map(|read| read.end - read.start).sum();
+        if stream.is_uniform() {
+            assert_eq!(reads.len(), pieces.len());
+            assert!(reads.windows(2).all(|pair| pair[0].end == pair[1].start), "no frame twice");
+        } else {
+            // A piece's end is a guess.
+            assert!(reads.len() <= 2 * pieces.len(), "{}", reads.len());
+            assert!(bytes <= stream.bytes.len() as u64 + 2 * 65_556 * pieces.len() as u64);
+        }
     }
 }
 
@@ -576,6 +655,40 @@ async fn files() {
     assert!(error.to_string().contains("missing"), "{error}");
 }
 
+/// What is in the page cache does not have to wait for the blocking pool; what is not, or is long, has.
+#[cfg(target_os = "linux")]
+#[test]
+fn cached_ranges_of_a_file_need_no_pool() {
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sealed");
+    let key = Key::generate();
+    let plain = plaintext(MIB);
+    std::fs::write(&path, agcm::encrypt(&key, &plain)).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let mut probe = vec![0; 100_000];
+    let read = preadv2(&file, &mut [io::IoSliceMut::new(&mut probe)], 0, ReadWriteFlags::NOWAIT);
+    if read != Ok(probe.len()) {
+        eprintln!("skipped: this file system says {read:?}");
+        return;
+    }
+    let file = PositionedFile::from(file);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reader = runtime.block_on(RangeReader::open(file, &key)).unwrap();
+    let (runtime, release) = busy_runtime();
+    runtime.block_on(async {
+        assert!(reader.read_range(100_000..250_000).await.unwrap() == plain[100_000..250_000]);
+        let mut long = Box::pin(reader.read_range(0..400_000));
+        assert!(poll_once(&mut long).is_pending());
+        let mut past_the_end = reader.get_ref().read_at(u64::MAX, 1);
+        assert!(poll_once(&mut past_the_end).is_pending());
+        drop(release);
+        assert!(long.await.unwrap() == plain[..400_000]);
+        past_the_end.await.unwrap_err();
+    });
+}
+
 #[test]
 fn sources_of_every_kind() {
     let key = Key::generate();
@@ -605,20 +718,7 @@ fn sources_of_every_kind() {
 fn a_dropped_range_loses_nothing() {
     let key = Key::generate();
     let stream = Stream::of_frames(&key, 16, &[16, 3, 16, 9]);
-    struct Slow(Bytes);
-    impl ReadAt for Slow {
-        fn len(&self) -> BoxFuture<'_, io::Result<u64>> {
-            ReadAt::len(&self.0)
-        }
-
-        fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>> {
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                self.0.read_at(offset, len).await
-            })
-        }
-    }
-    let reader = block_on(RangeReader::open(Slow(Bytes::from(stream.bytes)), &key)).unwrap();
+    let reader = block_on(RangeReader::open(Slow(Source::new(&stream.bytes)), &key)).unwrap();
     for polls in 0..4 {
         let mut range = Box::pin(reader.read_range(17..40));
         for _ in 0..polls {
