@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The HTTP here is just enough to show it. With a client library the reader is the body: as a stream of bytes, for example,
-//! by `tokio_util::io::ReaderStream`.
+//! by `tokio_util::io::ReaderStream::with_capacity(reader, 64 * 1024)`.
 
 use std::{io, path::Path};
 

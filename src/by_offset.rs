@@ -6,14 +6,14 @@
 //! [`Index`] remembers some places. Words are not authenticated. They may mislead a walk, but never to plaintext that is not
 //! the stream's: a frame opens at its own position and nowhere else.
 
-use std::{fmt, ops::Range};
+use std::{fmt, io, ops::Range};
 
 use crate::{
     aead::{Body, StreamKey},
-    error::Error,
+    error::{Error, Explained},
     format::{
-        FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, MAX_FRAMES, MAX_PLAINTEXT_LEN, PRELUDE_LEN, Prelude, STREAM_OVERHEAD,
-        TAG_LEN, TRAILER_LEN, Tally, Trailer, WORD_LEN, Word,
+        FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, STREAM_OVERHEAD, TAG_LEN, TRAILER_LEN, Tally,
+        Trailer, WORD_LEN, Word,
     },
     geometry,
     key::KeyRing,
@@ -66,16 +66,15 @@ impl ByOffset {
         };
         let trailer = key.open_trailer(&tail[WORD_LEN..]).ok_or(corrupt)?;
         let Trailer { total, frames, uniform } = trailer;
-        if total > MAX_PLAINTEXT_LEN || frames > MAX_FRAMES {
-            return Err(Error::StreamTooLong);
-        }
-        let possible = if uniform {
-            frames == total.div_ceil(chunk)
-        } else {
-            // One frame at least is short and not the last.
-            frames > 1 && total < frames * chunk
-        };
-        if !possible || geometry::stream_len(total, frames) != Some(len) {
+        // That this is the length also says that all is within the limits of a stream.
+        let possible = geometry::stream_len(total, frames) == Some(len)
+            && if uniform {
+                frames == total.div_ceil(chunk)
+            } else {
+                // One frame at least is short and not the last.
+                frames > 1 && total < frames * chunk
+            };
+        if !possible {
             return Err(corrupt);
         }
         Ok(Self { key, trailer, start: Tally::new(chunk_size) })
@@ -84,6 +83,10 @@ impl ByOffset {
     /// How many bytes of plaintext there are.
     pub(crate) fn total(&self) -> u64 {
         self.trailer.total
+    }
+
+    pub(crate) fn chunk_size(&self) -> usize {
+        self.start.chunk_size().get()
     }
 
     pub(crate) fn is_uniform(&self) -> bool {
@@ -124,7 +127,7 @@ impl ByOffset {
         self.end_of_data().min(place.end() + missing + overhead + average)
     }
 
-    /// The place of the frame that holds this byte of the plaintext; `None` if it has to be walked to.
+    /// The place of the frame that holds this byte of the plaintext, which has it; `None` if it has to be walked to.
     pub(crate) fn find(&self, position: u64) -> Option<Tally> {
         let chunk_size = self.start.chunk_size();
         self.is_uniform().then(|| Tally::of_full_chunks(chunk_size, position / chunk_size.get() as u64))
@@ -143,9 +146,9 @@ impl ByOffset {
 
     /// Checks the word of the frame at `place`, and returns how many bytes of plaintext the frame holds.
     ///
-    /// The word must be the one that the layout expects, or, in an irregular stream, leave the frames that follow enough to
-    /// hold and not too much. So a walk ends where the final frame begins and nowhere else, and must by then have found the
-    /// stream that the final frame describes.
+    /// The word must be the one that the layout expects, or, in an irregular stream, lead no further than the final frame says
+    /// that there are frames and bytes. So a walk stays in front of the final frame, and when it has found all the frames, they
+    /// must be just what that describes.
     pub(crate) fn step(&self, place: &Tally, word: [u8; WORD_LEN]) -> Result<usize, Error> {
         let invalid = |word| Error::InvalidFrame { frame: place.frames(), at: place.end(), word };
         let Word::Data(len) = Word::parse(&word, self.start.chunk_size()).map_err(invalid)? else {
@@ -154,7 +157,7 @@ impl ByOffset {
         let next = place.after(len);
         let fits = match self.len_at(place) {
             Some(expected) => len == expected,
-            None => self.leaves_what_fits(&next),
+            None => next.total() <= self.trailer.total && next.frames() <= self.trailer.frames,
         };
         if !fits {
             return Err(invalid(u32::from_le_bytes(word)));
@@ -163,15 +166,6 @@ impl ByOffset {
             return Err(Error::Corrupt { frame: next.frames(), at: next.end() });
         }
         Ok(len)
-    }
-
-    /// Whether the rest of the plaintext can lie in the rest of the frames.
-    fn leaves_what_fits(&self, place: &Tally) -> bool {
-        let Trailer { total, frames, .. } = self.trailer;
-        let (Some(left), Some(frames)) = (total.checked_sub(place.total()), frames.checked_sub(place.frames())) else {
-            return false;
-        };
-        (frames..=frames * place.chunk_size().get() as u64).contains(&left)
     }
 
     /// Checks that `input` begins with all of the frame at `place`, and returns how many bytes of plaintext it holds.
@@ -188,6 +182,22 @@ impl ByOffset {
         let corrupt = Error::Corrupt { frame: place.frames(), at: place.end() };
         self.key.open(Kind::Data, place.total(), body, tag).map_err(|_| corrupt)
     }
+}
+
+/// Adds to an error of [`ByOffset::open`] what it means there: that what was looked at is the end of the input, which may not be
+/// that of the stream.
+pub(crate) fn explain(error: Error) -> io::Error {
+    let words = match error {
+        Error::Truncated { at } if at >= STREAM_OVERHEAD as u64 => {
+            "no stream ends where the input does (it was cut, or something follows the stream; reading it in order tells which)"
+        }
+        Error::Corrupt { .. } => {
+            "the end of the input is damaged, or it is not the end of this stream, of this length (something was lost, added or \
+             joined further up; reading it in order tells where)"
+        }
+        _ => return error.into(),
+    };
+    Explained::error(words.into(), error.into())
 }
 
 impl fmt::Debug for ByOffset {
@@ -226,8 +236,13 @@ impl Index {
         (self.places[behind - 1], self.places.get(behind).copied())
     }
 
-    /// Takes note of a place that was walked to.
+    /// Takes note of a place that was walked to. Where it contradicts what is known, that and all behind it is forgotten.
     pub(crate) fn note(&mut self, place: Tally) {
+        let known = usize::try_from(place.frames() / self.stride).unwrap_or(usize::MAX);
+        let known = self.places.get(known).filter(|known| known.frames() == place.frames());
+        if known.is_some_and(|known| known.total() != place.total()) {
+            self.forget_from(place.frames());
+        }
         if self.is_next(&place) && self.places.len() == MAX_PLACES {
             let mut keep = false;
             self.places.retain(|_| {
@@ -251,11 +266,21 @@ impl Index {
     }
 
     /// Forgets the places behind the last frame that was opened, because a word on the way may have been a wrong one: the next
-    /// walk sees for itself.
-    pub(crate) fn doubt(&mut self) {
+    /// walk sees for itself. Where no frame can be, not even that is to be believed.
+    pub(crate) fn doubt(&mut self, error: Option<Error>) {
+        if let Some(Error::InvalidFrame { frame, .. }) = error {
+            self.forget_from(frame);
+        }
         // Never 0, for the first place is the start of the stream.
         let confirmed = self.places.partition_point(|place| place.total() <= self.confirmed);
         self.places.truncate(confirmed);
+    }
+
+    /// Forgets the places from this frame on, but never the start.
+    fn forget_from(&mut self, frame: u64) {
+        let before = self.places.partition_point(|place| place.frames() < frame);
+        self.places.truncate(before.max(1));
+        self.confirmed = self.confirmed.min(self.places.last().map_or(0, Tally::total));
     }
 }
 
@@ -312,7 +337,7 @@ mod tests {
         places.iter().for_each(|place| index.note(*place));
         index.confirm(&places[3000]);
         index.confirm(&places[20]);
-        index.doubt();
+        index.doubt(Some(Error::Corrupt { frame: 7, at: 0 }));
         assert_eq!(index.places.last().unwrap().frames(), 3000 / index.stride * index.stride);
         // And it goes on from there.
         places.iter().for_each(|place| index.note(*place));
@@ -320,7 +345,28 @@ mod tests {
 
         let mut unconfirmed = Index::new(places[0]);
         places.iter().for_each(|place| unconfirmed.note(*place));
-        unconfirmed.doubt();
+        unconfirmed.doubt(None);
         assert_eq!(unconfirmed.around(10_000).0.frames(), 0);
+    }
+
+    #[test]
+    fn what_contradicts_the_index_wins() {
+        let places = places(20);
+        let full = || {
+            let mut index = Index::new(places[0]);
+            places.iter().for_each(|place| index.note(*place));
+            index.confirm(&places[20]);
+            index
+        };
+        let frames = |index: &Index| index.places.len() - 1;
+        let mut index = full();
+        index.note(places[6].after(1));
+        assert_eq!((frames(&index), index.confirmed), (7, places[6].total()));
+        // No frame can be where one was thought to be; and at the start there always is one.
+        let mut index = full();
+        index.doubt(Some(Error::InvalidFrame { frame: 9, at: 0, word: 0 }));
+        assert_eq!((frames(&index), index.confirmed), (8, places[8].total()));
+        index.doubt(Some(Error::InvalidFrame { frame: 0, at: 0, word: 0 }));
+        assert_eq!((frames(&index), index.confirmed), (0, 0));
     }
 }

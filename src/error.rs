@@ -220,8 +220,8 @@ impl fmt::Display for Error {
             }
             Self::TrailingData { at } => write!(
                 f,
-                "the stream is whole, but more bytes follow its end at byte {at}; check whether files were joined, or \
-                 read with Trailing::Leave"
+                "the stream is whole, but more bytes follow its end at byte {at}; check whether files were joined, or, \
+                 if they are meant to follow, read up to the end only (Trailing::Leave, is_complete)"
             ),
             Self::StreamTooLong => f.write_str(
                 "a stream holds at most 4 PiB (2^52 bytes) and 2^40 data frames; split the data over several streams, \

@@ -199,7 +199,7 @@ impl Header {
 }
 
 /// A chunk size that the format allows: 1 ..= [`MAX_CHUNK_SIZE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChunkSize(u32);
 
 #[expect(clippy::cast_possible_truncation, reason = "the two constants are under 2^24")]

@@ -21,6 +21,9 @@
 //!
 //! # An HTTP range request
 //!
+//! For planning, and for caches. To open what comes back, let a [`RangeReader`](crate::RangeReader) ask for it, by a
+//! [`ReadAt`](crate::ReadAt) of your own.
+//!
 //! ```
 //! use agcm::geometry::Uniform;
 //!
@@ -87,7 +90,7 @@ pub fn plaintext_len(stream_len: u64, frames: u64) -> Option<u64> {
 /// The layout of a uniform stream: every data frame but the last holds a full chunk.
 ///
 /// It is made from the chunk size and one of the two lengths, and knows the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Uniform {
     chunk_size: ChunkSize,
     plaintext_len: u64,
@@ -157,7 +160,8 @@ impl Uniform {
         STREAM + self.plaintext_len + FRAME * self.frames()
     }
 
-    /// The data frames that hold a range of the plaintext, given in bytes. An empty range needs none.
+    /// The data frames that hold a range of the plaintext, given in bytes. An empty range needs none: there is nothing to ask
+    /// for then.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
 //! What a stream says of itself to someone without its key.
 //!
-//! It reads the whole input and opens nothing, so nothing that it finds is authentic: it helps to find out what one has, and must
+//! It reads the input and opens nothing, so nothing that it finds is authentic: it helps to find out what one has, and must
 //! never be what a decision rests on.
 
 use std::io;
 
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, copy_buf, sink},
     task::coop,
 };
 
@@ -36,14 +36,18 @@ pub struct Inspection {
     pub plaintext_len: u64,
     /// How many bytes long the stream is.
     pub stream_len: u64,
-    /// Whether every data frame but the last is full, which makes it cheap to read at any offset.
+    /// Whether every data frame but the last is full, which makes it cheap to read at any offset: so far as was seen, so of a
+    /// header alone it says nothing.
     pub uniform: bool,
     /// What is wrong with the stream, as far as that shows without the key: it was cut, a frame word is impossible, or
     /// something follows the end.
     pub problem: Option<Error>,
 }
 
-/// Finds out what a stream says of itself without its key: it reads all of the input, and looks at header and frame words.
+/// Finds out what a stream says of itself without its key: it reads all of the stream, and looks at header and frame words.
+///
+/// It stops where something is wrong, or one byte after the end, but reads up to 64 KiB ahead: what it leaves of the input is of
+/// no use.
 ///
 /// If that finds no [`problem`](Inspection::problem), the stream may still be damaged, or forged: only reading it with its key
 /// tells.
@@ -88,14 +92,14 @@ pub struct Inspection {
 /// [`LegacyStream`](Error::LegacyStream), [`Truncated`](Error::Truncated). Or the reader's error.
 pub async fn inspect(reader: impl AsyncRead + Unpin) -> io::Result<Inspection> {
     let mut reader = BufReader::with_capacity(READ_LEN, reader);
-    let mut head = [0; PRELUDE_LEN];
-    let len = read_full(&mut reader, &mut head).await?;
-    let cut = Error::Truncated { at: len as u64 };
-    let Header { nonce, chunk_size } = Header::parse(&head[..len])?.ok_or(cut)?;
+    let mut head = Vec::with_capacity(PRELUDE_LEN);
+    (&mut reader).take(PRELUDE_LEN as u64).read_to_end(&mut head).await?;
+    let cut = Error::Truncated { at: head.len() as u64 };
+    let Header { nonce, chunk_size } = Header::parse(&head)?.ok_or(cut)?;
     let mut tally = Tally::new(chunk_size);
-    let (stream_len, problem) = match Prelude::parse(&head[..len], ChunkSize::MAX) {
+    let (stream_len, problem) = match Prelude::parse(&head, ChunkSize::MAX) {
         Ok(Some(_)) => walk(&mut reader, &mut tally).await?,
-        Ok(None) => (len as u64, Some(cut)),
+        Ok(None) => (head.len() as u64, Some(cut)),
         Err(Error::LegacyStream) => return Err(Error::LegacyStream.into()),
         Err(error) => (HEADER_LEN as u64, Some(error)),
     };
@@ -113,18 +117,19 @@ pub async fn inspect(reader: impl AsyncRead + Unpin) -> io::Result<Inspection> {
 }
 
 /// Goes from frame word to frame word, until the end or until something is wrong. Returns how far it came, and what that was.
-async fn walk(reader: &mut (impl AsyncBufRead + Unpin), tally: &mut Tally) -> io::Result<(u64, Option<Error>)> {
+async fn walk(mut reader: impl AsyncBufRead + Unpin, tally: &mut Tally) -> io::Result<(u64, Option<Error>)> {
+    let mut start = Vec::with_capacity(WORD_LEN);
     loop {
         // Over a reader that is never pending, this would not let others run.
         coop::consume_budget().await;
         let at = tally.end();
-        let mut bytes = [0; WORD_LEN];
-        let read = read_full(reader, &mut bytes).await?;
+        start.clear();
+        let read = (&mut reader).take(WORD_LEN as u64).read_to_end(&mut start).await?;
         if read < WORD_LEN {
             let at = at + read as u64;
             return Ok((at, Some(Error::Truncated { at })));
         }
-        let word = match Word::parse(&bytes, tally.chunk_size()) {
+        let word = match Word::parse(&start, tally.chunk_size()) {
             Ok(word) => word,
             Err(word) => return Ok((at, Some(Error::InvalidFrame { frame: tally.frames(), at, word }))),
         };
@@ -133,9 +138,10 @@ async fn walk(reader: &mut (impl AsyncBufRead + Unpin), tally: &mut Tally) -> io
                 return Ok((at, Some(error)));
             }
         }
-        let read = WORD_LEN + skip(reader, word.frame_len() - WORD_LEN).await?;
-        let end = at + read as u64;
-        if read < word.frame_len() {
+        let body = (word.frame_len() - WORD_LEN) as u64;
+        let skipped = copy_buf(&mut (&mut reader).take(body), &mut sink()).await?;
+        let end = at + WORD_LEN as u64 + skipped;
+        if skipped < body {
             return Ok((end, Some(Error::Truncated { at: end })));
         }
         match word {
@@ -146,31 +152,4 @@ async fn walk(reader: &mut (impl AsyncBufRead + Unpin), tally: &mut Tally) -> io
             }
         }
     }
-}
-
-/// Fills `buf`, unless the input ends before; returns how much was read.
-async fn read_full(reader: &mut (impl AsyncRead + Unpin), buf: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buf.len() {
-        match reader.read(&mut buf[len..]).await? {
-            0 => break,
-            n => len += n,
-        }
-    }
-    Ok(len)
-}
-
-/// Skips `len` bytes, unless the input ends before; returns how many were skipped.
-async fn skip(reader: &mut (impl AsyncBufRead + Unpin), len: usize) -> io::Result<usize> {
-    let mut left = len;
-    while left > 0 {
-        match reader.fill_buf().await?.len().min(left) {
-            0 => break,
-            n => {
-                reader.consume(n);
-                left -= n;
-            }
-        }
-    }
-    Ok(len - left)
 }

@@ -35,8 +35,9 @@ impl EncryptOptions {
     /// Sets the chunk size in bytes: how much plaintext is sealed, and must be held in memory, at a time.
     ///
     /// Each chunk costs 20 bytes in the stream. Small chunks let a reader have the first byte sooner; from 64 KiB on the
-    /// overhead (0.03 %) and the cost per chunk no longer matter. Readers and writers seal and open chunks of 1 MiB and more
-    /// off the async threads.
+    /// overhead (0.03 %) and the cost per chunk no longer matter. A reader of a few bytes somewhere in the stream has to read
+    /// and open all of the chunk that holds them. Readers and writers seal and open chunks of 1 MiB and more off the async
+    /// threads.
     ///
     /// # Errors
     ///

@@ -14,12 +14,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures_core::{Stream, future::BoxFuture};
+use futures_core::Stream;
 use tokio::task::coop;
+use tokio_util::sync::ReusableBoxFuture;
 
 use self::opening::Opening;
 use crate::{
-    by_offset::{ByOffset, Index, MAX_WALK_LEN},
+    by_offset::{self, ByOffset, Index, MAX_WALK_LEN},
     error::Error,
     format::{FRAME_OVERHEAD, Tally, WORD_LEN},
     geometry::check_range,
@@ -65,17 +66,23 @@ const PIECE_LEN: u64 = 1024 * 1024;
 ///
 /// One read of exactly the frames that hold it, and opening them. Frames that are needed only in part are opened whole.
 ///
-/// So in a *uniform* stream. In an *irregular* one (see [the format](crate::format#frames)) those frames have to be walked to
-/// first, from frame word to frame word: a read of 4 KiB for every frame in between, or for several where they are smaller.
-/// The way from the start of the stream is remembered, in up to 1024 places of 24 bytes: up to 1024 frames all of them, and
-/// beyond that every second, fourth, and so on. So the first range at a place costs at most a walk over what was not walked
-/// yet, and later ones less than 2 frames of walk for every 1024 of the stream.
+/// So in a [*uniform*](Self::is_uniform) stream. In an *irregular* one (see [the format](crate::format#frames)) those frames
+/// have to be walked to first, from frame word to frame word: a read of 4 KiB for each frame in between, or, where they are smaller than 16 KiB on
+/// average, of 64 KiB for several. The way from the start of the stream is remembered, in up to 1024 places of 24 bytes: up to
+/// 1024 frames all of them, and beyond that every second, fourth, and so on. So the first range at a place costs at most a walk over what
+/// was not walked yet, and later ones less than 2 frames of walk for every 1024 of the stream. Where a range ends is then
+/// known, or guessed: it is read at once, or in a few reads, of which the last may take in a little too much.
+///
+/// Only one of many ranges at a time walks where nobody has been. The others wait for it, unless their way is known.
 ///
 /// # Errors
 ///
 /// What is wrong with the stream is an [`Error`] inside an [`io::Error`], to be had by [`Error::from_io`]. It is that range's
-/// alone: any other that touches no damage can still be read. (In an irregular stream a damaged frame word can mislead the
-/// walk to later frames; it ends in an error then.) An error of the source is passed on as it is.
+/// alone: any other that touches no damage can still be read. Of the range itself nothing is returned; to save what lies before
+/// the damage, read it through a [`SeekReader`](crate::SeekReader). (In an irregular stream a damaged frame word can mislead the
+/// walk to later frames; it ends in an error then.) An error of the source is passed on as it is, but for
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), which loops could take for a clean end: if the source has become shorter, that is
+/// [`Truncated`](Error::Truncated), else an error of another kind.
 ///
 /// If the source gives other bytes than it did before, because somebody writes to it, that is an error too: never plaintext of
 /// two streams.
@@ -86,14 +93,13 @@ const PIECE_LEN: u64 = 1024 * 1024;
 ///
 /// # Memory
 ///
-/// While a range is read: its frames, sealed; its plaintext, which is what is returned, and not a byte longer; and one chunk.
+/// While a range is read: its frames, sealed, which are much longer than what they hold only if chunks are tiny; its plaintext, which is
+/// what is returned, and not a byte longer; and one chunk.
 /// Between reads some hundred bytes, and for an irregular stream up to 24 KiB. [`DecryptOptions::max_chunk_size`] bounds the
 /// chunk. Where there is 1 MiB or more to be opened, that is done on the blocking pool of the runtime; otherwise in place, one
 /// [cooperative](tokio::task::coop) step per frame.
-#[derive(Debug)]
 pub struct RangeReader<S>(Arc<Shared<S>>);
 
-#[derive(Debug)]
 struct Shared<S> {
     source: S,
     /// Where in the source the stream begins.
@@ -167,7 +173,7 @@ impl<S: ReadAt> RangeReader<S> {
         let [head, tail] = ByOffset::ends(len);
         let head = read_exactly(&source, base, head).await?;
         let tail = read_exactly(&source, base, tail).await?;
-        let stream = ByOffset::open(len, [&head, &tail], &keys, options)?;
+        let stream = ByOffset::open(len, [&head, &tail], &keys, options).map_err(by_offset::explain)?;
         let index = Mutex::new(Index::new(stream.start()));
         let explorer = tokio::sync::Mutex::default();
         Ok(Self(Arc::new(Shared { source, base, stream: Arc::new(stream), index, explorer })))
@@ -200,7 +206,11 @@ impl<S: ReadAt> RangeReader<S> {
     /// A range of the plaintext of any length, given in bytes, as a [`Stream`] of its pieces.
     ///
     /// A piece is whatever full frames hold, from 1 MiB on (one frame if that is longer); only the first and the last are
-    /// shorter. They are read one at a time, each when it is asked for.
+    /// shorter. They are read one at a time, each when it is asked for. From a source that is far away, more at a time are
+    /// faster: ask for several ranges of some MiB by [`read_range`](Self::read_range), with `StreamExt::buffered` for example.
+    /// As an `AsyncRead` it goes through [`StreamReader`](tokio_util::io::StreamReader).
+    ///
+    /// After damage **it does not end**, but gives the same error again: see [`RangeStream`].
     ///
     /// ```
     /// use agcm::{Key, RangeReader};
@@ -230,7 +240,7 @@ impl<S: ReadAt> RangeReader<S> {
         S: 'static,
     {
         check_range(&range, self.len())?;
-        Ok(RangeStream { reader: self.clone(), rest: range, place: None, piece: None })
+        Ok(RangeStream { reader: self.clone(), rest: range, place: None, piece: None, failed: None })
     }
 }
 
@@ -247,6 +257,19 @@ impl<S> RangeReader<S> {
         self.len() == 0
     }
 
+    /// The chunk size of the stream, in bytes. Ranges that begin and end at multiples of it are the cheapest, if the stream
+    /// is uniform.
+    #[must_use]
+    pub fn chunk_size(&self) -> usize {
+        self.0.stream.chunk_size()
+    }
+
+    /// Whether the stream is uniform, so that [a range costs](Self#what-a-range-costs) no more than the frames that hold it.
+    #[must_use]
+    pub fn is_uniform(&self) -> bool {
+        self.0.stream.is_uniform()
+    }
+
     /// The source.
     pub fn get_ref(&self) -> &S {
         &self.0.source
@@ -255,6 +278,12 @@ impl<S> RangeReader<S> {
     /// Gives the source back, unless a clone of this reader or one of its streams still uses it.
     pub fn into_inner(self) -> Option<S> {
         Arc::into_inner(self.0).map(|shared| shared.source)
+    }
+}
+
+impl<S> fmt::Debug for RangeReader<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeReader").field("stream", &self.0.stream).finish_non_exhaustive()
     }
 }
 
@@ -271,10 +300,8 @@ impl<S: ReadAt> Shared<S> {
     /// `from` is the place of the frame that begins where the range does, if it is known.
     async fn read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
         let read = self.try_read(from, range, least).await;
-        match &read {
-            Ok((_, end)) => self.index().confirm(end),
-            Err(error) if Error::from_io(error).is_some() => self.index().doubt(),
-            Err(_) => {}
+        if let Some(error) = read.as_ref().err().and_then(Error::from_io) {
+            self.index().doubt(Some(error));
         }
         read
     }
@@ -282,8 +309,16 @@ impl<S: ReadAt> Shared<S> {
     async fn try_read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
         let (first, sealed, end) = self.read_frames(from, range.start..least).await?;
         let range = range.start..range.end.min(end.total());
-        let plaintext = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
-        Ok((plaintext, end))
+        let (plaintext, opened) = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
+        let mut index = self.index();
+        if opened.total() == end.total() {
+            index.confirm(&opened);
+        } else {
+            // Authentic all the same, but the words on the way there were not.
+            index.doubt(None);
+        }
+        drop(index);
+        Ok((plaintext, opened))
     }
 
     /// The frames that hold a range of plaintext, the place of the first, and the one behind the last.
@@ -392,11 +427,19 @@ async fn read_exactly(source: &impl ReadAt, base: u64, range: Range<u64>) -> io:
     }
     match source.read_at(base + range.start, len).await {
         Ok(bytes) if bytes.len() == len => Ok(bytes),
-        Ok(_) => Err(io::Error::other("the source returned another number of bytes than it was asked for")),
+        Ok(bytes) => Err(io::Error::other(format!(
+            "the source was asked for {len} bytes at {}, and returned {}",
+            base + range.start,
+            bytes.len()
+        ))),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             // Loops that read piece by piece would take it for a clean end.
             let at = source.len().await?.saturating_sub(base);
-            Err(if at < range.end { Error::Truncated { at }.into() } else { io::Error::other(error) })
+            Err(if at < range.end {
+                Error::Truncated { at }.into()
+            } else {
+                io::Error::other(format!("the source ended early, although it says that it is long enough: {error}"))
+            })
         }
         Err(error) => Err(error),
     }
@@ -404,9 +447,9 @@ async fn read_exactly(source: &impl ReadAt, base: u64, range: Range<u64>) -> io:
 
 /// A range of plaintext, piece by piece: made by [`RangeReader::stream`].
 ///
-/// It ends when all of the range was given out, and never before: after an error it tries the same piece again when it is
-/// polled again. So a fault of the source may pass, and damage never looks like the end. Stop at the first error that is to
-/// count.
+/// **It ends when all of the range was given out, and never before**, so that damage cannot be taken for the end. After an
+/// error of the source it tries the same piece again when it is polled again. After damage it gives the same error for as long
+/// as it is polled: stop at the first error, as `try_next`, `try_collect` and whatever begins with `try` do.
 #[must_use = "streams do nothing unless polled"]
 pub struct RangeStream<S> {
     reader: RangeReader<S>,
@@ -415,7 +458,8 @@ pub struct RangeStream<S> {
     /// The place where that begins, if it is known.
     place: Option<Tally>,
     /// The piece that is being read, and the place behind it.
-    piece: Option<BoxFuture<'static, io::Result<(Bytes, Tally)>>>,
+    piece: Option<ReusableBoxFuture<'static, io::Result<(Bytes, Tally)>>>,
+    failed: Option<Error>,
 }
 
 impl<S: ReadAt + 'static> Stream for RangeStream<S> {
@@ -423,21 +467,30 @@ impl<S: ReadAt + 'static> Stream for RangeStream<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Some(error) = this.failed {
+            return Poll::Ready(Some(Err(error.into())));
+        }
         if this.rest.is_empty() {
             return Poll::Ready(None);
         }
         let piece = this.piece.get_or_insert_with(|| {
             let (shared, place, range) = (this.reader.0.clone(), this.place.take(), this.rest.clone());
             let least = range.end.min(range.start.saturating_add(PIECE_LEN));
-            Box::pin(async move { shared.read(place, range, least).await })
+            ReusableBoxFuture::new(async move { shared.read(place, range, least).await })
         });
-        let read = ready!(piece.as_mut().poll(cx));
+        let read = ready!(piece.poll(cx));
         this.piece = None;
-        Poll::Ready(Some(read.map(|(bytes, place)| {
-            this.rest.start += bytes.len() as u64;
-            this.place = Some(place);
-            bytes
-        })))
+        Poll::Ready(Some(match read {
+            Ok((bytes, place)) => {
+                this.rest.start += bytes.len() as u64;
+                this.place = Some(place);
+                Ok(bytes)
+            }
+            Err(error) => {
+                this.failed = Error::from_io(&error);
+                Err(error)
+            }
+        }))
     }
 }
 

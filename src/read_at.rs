@@ -19,8 +19,8 @@ const CACHED_LEN: usize = 256 * 1024;
 
 /// Something whose bytes can be read at any offset, by many at once: a file, an object in a store, a slice of memory.
 ///
-/// [`RangeReader`](crate::RangeReader) reads encrypted streams from it. It is `dyn`-compatible, and implemented for `&T` and
-/// `Arc<T>` as well. [`BoxFuture`] is the one of the crates `futures` and `futures_core`: a pinned box of a future that is
+/// [`RangeReader`](crate::RangeReader) reads encrypted streams from it. It is `dyn`-compatible, and implemented for `&T`,
+/// `Box<T>` and `Arc<T>` as well. The example `ranges` has one that asks an HTTP server. [`BoxFuture`] is the one of the crates `futures` and `futures_core`: a pinned box of a future that is
 /// `Send`.
 ///
 /// ```
@@ -102,6 +102,16 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     }
 }
 
+impl<T: ReadAt + ?Sized> ReadAt for Box<T> {
+    fn len(&self) -> BoxFuture<'_, io::Result<u64>> {
+        (**self).len()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        (**self).read_at(offset, len)
+    }
+}
+
 impl ReadAt for Bytes {
     fn len(&self) -> BoxFuture<'_, io::Result<u64>> {
         let len = Self::len(self) as u64;
@@ -160,12 +170,19 @@ impl PositionedFile {
     /// What the operating system says, with the path.
     pub async fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
-        let open = move || File::open(&path).map_err(|error| Explained::error(format!("opening {path:?}"), error));
+        let open = move || {
+            let file = File::open(&path).and_then(|file| match file.metadata()?.is_dir() {
+                true => Err(io::ErrorKind::IsADirectory.into()),
+                false => Ok(file),
+            });
+            file.map_err(|error| Explained::error(format!("opening {path:?}"), error))
+        };
         Ok(blocking::io(open).await?.into())
     }
 }
 
 impl From<File> for PositionedFile {
+    /// Takes a file that is open. (One of `tokio::fs` becomes such a `File` by `into_std().await`.)
     fn from(file: File) -> Self {
         Self(Arc::new(file))
     }

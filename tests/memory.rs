@@ -303,6 +303,27 @@ fn a_seeking_reader_holds_one_chunk_and_a_bounded_index() {
 }
 
 #[test]
+fn a_seeking_reader_never_grows_its_buffer() {
+    // Of an irregular stream, the word behind a frame is read along with it.
+    let key = Key::generate();
+    let (mut encryptor, prelude) = Encryptor::start(&key, &EncryptOptions::new()).unwrap();
+    let mut stream = prelude.to_vec();
+    for len in [100, CHUNK, CHUNK, 5000, CHUNK, 3] {
+        encryptor.seal(&vec![7; len], &mut stream).unwrap();
+    }
+    stream.extend_from_slice(&encryptor.finish());
+    let mut reader = block_on(SeekReader::open(io::Cursor::new(&stream), &key)).unwrap();
+    block_on(async {
+        reader.read_u8().await.unwrap();
+        let mut byte = [0];
+        let running = Since::now();
+        while reader.read(&mut byte).await.unwrap() > 0 {}
+        // All but the index, of which there is a place for each of the six frames.
+        assert!(running.peak() < 512, "{}", running.peak());
+    });
+}
+
+#[test]
 fn a_range_holds_what_is_returned_and_one_chunk() {
     let key = Key::generate();
     // Slices of this are not copied, so what a range has read does not count here.

@@ -4,22 +4,18 @@
 //! never hold a complete frame back while it waits for more.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
-use tokio::{
-    io::{AsyncBufRead, AsyncRead, ReadBuf},
-    task::coop,
-};
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
 use super::{
     offload::{OFFLOAD_LEN, Offload},
     open_buffer::{Next, OpenBuffer},
-    poll::poll_read_buffered,
+    poll::{poll_read_buffered, poll_read_some},
 };
 use crate::{
     key::KeyRing,
@@ -72,9 +68,8 @@ pin_project! {
     ///
     /// One chunk and less than 4 KiB, and until a frame has authenticated, no more than twice what has arrived and 4 KiB,
     /// whatever the header says; wiped at the end, on error and on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk.
-    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place, one
-    /// [cooperative](tokio::task::coop) step each.
-    #[derive(Debug)]
+    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place. Each
+    /// read of the inner reader is a [cooperative](tokio::task::coop) step.
     pub struct DecryptReader<R> {
         #[pin]
         inner: R,
@@ -144,12 +139,11 @@ impl<R: AsyncRead> DecryptReader<R> {
             match buffer.next()? {
                 Next::Take | Next::End => return Poll::Ready(Ok(())),
                 Next::Read => {
-                    if ready!(poll_read_buf(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0 {
+                    if ready!(poll_read_some(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0 {
                         buffer.end_of_input();
                     }
                 }
                 Next::Open(len) => {
-                    ready!(coop::poll_proceed(cx)).made_progress();
                     match &mut out {
                         Some(out) if len < OFFLOAD_LEN && out.remaining() >= len => {
                             // No more than the frame: the caller's buffer may be large, and not initialised.
@@ -193,5 +187,12 @@ impl<R: AsyncRead> AsyncBufRead for DecryptReader<R> {
         if let Some(buffer) = self.project().buffer.get_mut() {
             buffer.consume(n);
         }
+    }
+}
+
+impl<R> fmt::Debug for DecryptReader<R> {
+    /// Leaves out the inner value, which may be a buffer full of data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecryptReader").field("buffer", &self.buffer).finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@
 //! never call a write a success that completed a bad frame.
 
 use std::{
+    fmt,
     future::poll_fn,
     io,
     pin::Pin,
@@ -53,7 +54,8 @@ pin_project! {
     /// # }
     /// ```
     ///
-    /// A frame is opened by the write that completes it. Its plaintext is written to `W` by the next write, or by a flush.
+    /// A frame is opened by the write that completes it. Its plaintext is written to `W` by the next write, or by a flush: flush
+    /// when the source pauses.
     ///
     /// # The end of the stream
     ///
@@ -61,7 +63,8 @@ pin_project! {
     /// [`is_complete`](Self::is_complete) is true, and all of the plaintext was written to `W`. A write after that is
     /// [`TrailingData`](crate::Error::TrailingData), whatever [`DecryptOptions::trailing`] says: there is no place to leave
     /// what it brings. So where something follows the stream, look at `is_complete` between writes, and go on with
-    /// [`into_inner`](Self::into_inner).
+    /// [`into_inner`](Self::into_inner). ([`tokio::io::copy`] and `write_all` do not look. After they have failed with
+    /// `TrailingData`, `is_complete` still says that the plaintext is all there; to flush it is up to you.)
     ///
     /// # Errors
     ///
@@ -85,7 +88,6 @@ pin_project! {
     /// whatever the header says; wiped at the end, on error and on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk.
     /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place, one
     /// [cooperative](tokio::task::coop) step each.
-    #[derive(Debug)]
     pub struct DecryptWriter<W> {
         #[pin]
         inner: W,
@@ -136,12 +138,12 @@ impl<W> DecryptWriter<W> {
     ///
     /// let mut rest = &message[..];
     /// let mut writer = DecryptWriter::new(Vec::new(), &key);
-    /// while !writer.is_complete() {
+    /// while !writer.is_complete() && !rest.is_empty() {
     ///     let n = writer.write(rest).await?;
     ///     rest = &rest[n..];
     /// }
+    /// writer.finish().await?; // fails if that was not all of the stream
     /// assert_eq!(rest, b"and now in the clear");
-    /// writer.finish().await?;
     /// assert_eq!(writer.into_inner(), b"the encrypted part");
     /// # Ok(())
     /// # }
@@ -261,7 +263,7 @@ impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
                         continue;
                     }
                     let len = buffer.step_len();
-                    if len >= OFFLOAD_LEN && (missing > 1 || taken > 0) {
+                    if len >= OFFLOAD_LEN && missing > 1 {
                         // The write that completes it has to wait for it, and must not have taken anything else until then.
                         return Poll::Ready(Ok(taken + buffer.fill(&rest[..missing - 1])));
                     }
@@ -272,6 +274,7 @@ impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
                         Poll::Pending => return Poll::Pending,
                     }
                     if len >= OFFLOAD_LEN {
+                        debug_assert_eq!(taken, 0, "what comes before the last byte was taken by another write");
                         buffer.fill(&rest[..1]);
                         *this.pending_byte = Some(first);
                         this.buffer.run(len, OpenBuffer::open);
@@ -306,5 +309,12 @@ impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
         ready!(this.inner.poll_shutdown(cx))?;
         *this.closed = true;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<W> fmt::Debug for DecryptWriter<W> {
+    /// Leaves out the inner value, which may be a buffer full of data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecryptWriter").field("buffer", &self.buffer).finish_non_exhaustive()
     }
 }

@@ -4,19 +4,19 @@
 //! and never seal one twice.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
-use tokio::{
-    io::{AsyncBufRead, AsyncRead, ReadBuf},
-    task::coop,
-};
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
-use super::{offload::Offload, poll::poll_read_buffered, seal_buffer::SealBuffer};
+use super::{
+    offload::Offload,
+    poll::{poll_read_buffered, poll_read_some},
+    seal_buffer::SealBuffer,
+};
 use crate::{key::Key, options::EncryptOptions};
 
 pin_project! {
@@ -62,9 +62,8 @@ pin_project! {
     /// # Memory
     ///
     /// One chunk and less than 4 KiB, from the first read on until the stream was read to its end; wiped then, and on drop.
-    /// Chunks of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place, one
-    /// [cooperative](tokio::task::coop) step each.
-    #[derive(Debug)]
+    /// Chunks of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place. Each
+    /// read of the inner reader is a [cooperative](tokio::task::coop) step.
     pub struct EncryptReader<R> {
         #[pin]
         inner: R,
@@ -136,11 +135,10 @@ impl<R: AsyncRead> EncryptReader<R> {
             }
             buffer.start()?;
             if buffer.room() > 0 && !*this.ended {
-                *this.ended = ready!(poll_read_buf(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0;
+                *this.ended = ready!(poll_read_some(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0;
                 continue;
             }
             buffer.admit()?;
-            ready!(coop::poll_proceed(cx)).made_progress();
             let len = buffer.filled();
             this.buffer.run(len, if *this.ended { SealBuffer::finish } else { SealBuffer::seal });
         }
@@ -165,5 +163,65 @@ impl<R: AsyncRead> AsyncBufRead for EncryptReader<R> {
         if let Some(buffer) = self.project().buffer.get_mut() {
             buffer.advance(n);
         }
+    }
+}
+
+impl<R> fmt::Debug for EncryptReader<R> {
+    /// Leaves out the inner value, which may be a buffer full of data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptReader").field("buffer", &self.buffer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use futures::executor::block_on;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::{error::Error, format::MAX_PLAINTEXT_LEN, options::DecryptOptions, random};
+
+    /// A reader of a stream that has room for this many bytes more.
+    fn about_to_end(plaintext: &[u8], room: u64) -> EncryptReader<&[u8]> {
+        let options = EncryptOptions::new().chunk_size(16).unwrap();
+        let mut reader = EncryptReader::with_options(plaintext, &Key::generate(), &options);
+        let buffer = reader.buffer.get_mut().unwrap();
+        buffer.start().unwrap();
+        buffer.skip_to(MAX_PLAINTEXT_LEN - room, 0);
+        reader
+    }
+
+    #[test]
+    fn a_stream_may_reach_its_limit_but_not_pass_it() {
+        for len in [0, 1, 16, 17, 20] {
+            let mut stream = Vec::new();
+            block_on(about_to_end(&[7; 20][..len], 20).read_to_end(&mut stream)).unwrap();
+            assert_eq!(stream.len(), 117 + len + 20 * len.div_ceil(16));
+        }
+        for len in [21, 40] {
+            let (mut stream, plaintext) = (Vec::new(), vec![7; len]);
+            let mut reader = about_to_end(&plaintext, 20);
+            for _ in 0..2 {
+                let error = block_on(reader.read_to_end(&mut stream)).unwrap_err();
+                assert_eq!(Error::from_io(&error), Some(Error::StreamTooLong));
+            }
+            assert_eq!(stream.len(), 80 + 36, "what was full before, and no end");
+        }
+    }
+
+    #[test]
+    fn without_randomness_nothing_is_read_and_a_retry_works() {
+        let key = Key::generate();
+        let mut reader = EncryptReader::new(&b"plain"[..], &key);
+        let mut stream = Vec::new();
+        block_on(async {
+            random::failing::set(true);
+            reader.read_to_end(&mut stream).await.unwrap_err();
+            random::failing::set(false);
+            assert_eq!(*reader.get_ref(), b"plain");
+            reader.read_to_end(&mut stream).await.unwrap();
+        });
+        assert_eq!(DecryptOptions::new().decrypt(&key, &stream).unwrap(), b"plain");
     }
 }

@@ -4,6 +4,7 @@
 //! nothing was taken.
 
 use std::{
+    fmt,
     future::poll_fn,
     io,
     pin::Pin,
@@ -65,7 +66,6 @@ pin_project! {
     /// One chunk and less than 4 KiB, from the first byte on until the stream is finished; wiped then, and on drop. Chunks
     /// of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place, one
     /// [cooperative](tokio::task::coop) step each.
-    #[derive(Debug)]
     pub struct EncryptWriter<W> {
         #[pin]
         inner: W,
@@ -299,6 +299,13 @@ impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
         ready!(this.inner.poll_shutdown(cx))?;
         *this.closed = true;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<W> fmt::Debug for EncryptWriter<W> {
+    /// Leaves out the inner value, which may be a buffer full of data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptWriter").field("buffer", &self.buffer).finish_non_exhaustive()
     }
 }
 

@@ -194,9 +194,9 @@ impl OpenBuffer {
         self.buf = Zeroizing::default();
     }
 
-    /// Whether the final frame was checked.
+    /// Whether the final frame was checked, whatever came after it.
     pub(crate) fn is_complete(&self) -> bool {
-        self.decryptor.is_complete()
+        self.decryptor.is_complete() || matches!(self.decryptor.error(), Some(Error::TrailingData { .. }))
     }
 
     /// What was opened and not handed out yet: authentic, but a prefix only until [`Next::End`].

@@ -6,7 +6,25 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncBufRead, AsyncWrite, ReadBuf};
+use bytes::BufMut;
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
+};
+use tokio_util::io::poll_read_buf;
+
+/// Reads into a buffer that has room; 0 at the end. Each read is a cooperative step: a reader that is never pending, and gives
+/// little at a time, must not keep other tasks from theirs.
+pub(super) fn poll_read_some<R: AsyncRead>(
+    reader: Pin<&mut R>,
+    cx: &mut Context<'_>,
+    buf: &mut impl BufMut,
+) -> Poll<io::Result<usize>> {
+    let step = ready!(coop::poll_proceed(cx));
+    let read = ready!(poll_read_buf(reader, cx, buf));
+    step.made_progress();
+    Poll::Ready(read)
+}
 
 /// Reads by copying out of what the reader has buffered.
 pub(super) fn poll_read_buffered<R: AsyncBufRead>(

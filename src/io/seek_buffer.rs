@@ -31,12 +31,19 @@ pub(crate) struct SeekBuffer {
     /// Where in the stream `buf` begins: always at a frame.
     place: Tally,
     buf: Zeroizing<Vec<u8>>,
-    /// How much plaintext the frame at the front of `buf` holds, once it was opened; until then, 0.
-    opened: usize,
+    front: Front,
+    /// How much plaintext the frame in front holds, once it is or was to be opened.
+    len: usize,
     /// How long `buf` may be.
     allowed: usize,
-    /// What was wrong with the frame that was to be opened, until somebody was told.
-    error: Option<Error>,
+}
+
+/// What became of the frame at the front of the buffer.
+enum Front {
+    Sealed,
+    Opened,
+    /// It is wrong, which nobody was told yet.
+    Failed(Error),
 }
 
 /// What to do next with a [`SeekBuffer`] to have a byte of the plaintext.
@@ -46,7 +53,7 @@ pub(crate) enum Next {
     Take,
     /// Call [`SeekBuffer::open`], which will yield this many bytes of plaintext.
     Open(usize),
-    /// Read the stream from this byte on into [`SeekBuffer::spare`], or call [`SeekBuffer::end_of_input`].
+    /// Read the stream from this byte on into [`SeekBuffer::spare`], or tell [`SeekBuffer::end_of_input`].
     Read(u64),
     /// Nothing: the plaintext ends before that byte.
     End,
@@ -60,32 +67,30 @@ impl SeekBuffer {
             index: Index::new(start),
             place: start,
             buf: Zeroizing::default(),
-            opened: 0,
+            front: Front::Sealed,
+            len: 0,
             allowed: 0,
-            error: None,
         }
     }
 
     /// What to do to have the byte of the plaintext at `position`.
     ///
-    /// | that byte is              | in the buffer         | then                      |
-    /// |---------------------------|-----------------------|---------------------------|
-    /// | past the end              | whatever              | end                       |
-    /// | in the frame in front     | its plaintext         | take it                   |
-    /// | in the frame in front     | all of it, sealed     | open it                   |
-    /// | in the frame in front     | part of it            | read                      |
-    /// | behind the frame in front | at least its word     | drop it, look again       |
-    /// | not known to be where     | less than a word      | read                      |
+    /// | that byte is              | in the buffer         | then                           |
+    /// |---------------------------|-----------------------|--------------------------------|
+    /// | past the end              | whatever              | end                            |
+    /// | in the frame in front     | its plaintext         | take it                        |
+    /// | in the frame in front     | what failed           | its error, once; then anew     |
+    /// | in the frame in front     | all of it, sealed     | open it                        |
+    /// | in the frame in front     | part of it            | read                           |
+    /// | behind the frame in front | at least its word     | drop it, look again            |
+    /// | not known to be where     | less than a word      | read                           |
     ///
-    /// An error is told once and then forgotten, with all that may have led to it.
+    /// After an error all is forgotten that may have led to it, so that the next call begins anew. An error of a frame that
+    /// nobody waits for any more is told to nobody.
     pub(crate) fn next(&mut self, position: u64) -> Result<Next, Error> {
-        let next = match self.error.take() {
-            Some(error) => Err(error),
-            None => self.try_next(position),
-        };
-        if next.is_err() {
-            self.index.doubt();
-            self.go_to(self.stream.start());
+        let next = self.try_next(position);
+        if let Err(error) = next {
+            self.begin_anew(error);
         }
         next
     }
@@ -94,11 +99,16 @@ impl SeekBuffer {
         if position >= self.stream.total() {
             return Ok(Next::End);
         }
+        let in_front = (self.place.total()..self.place.after(self.len).total()).contains(&position);
+        match self.front {
+            Front::Opened if in_front => return Ok(Next::Take),
+            Front::Failed(error) if in_front => return Err(error),
+            Front::Opened => self.drop_frame(self.len),
+            Front::Failed(error) => self.begin_anew(error),
+            Front::Sealed => {}
+        }
         self.approach(position);
         loop {
-            if self.opened > 0 {
-                return Ok(Next::Take);
-            }
             let len = match self.stream.len_at(&self.place) {
                 Some(len) => len,
                 None => match self.buf.first_chunk::<WORD_LEN>() {
@@ -116,6 +126,7 @@ impl SeekBuffer {
             let frame = FRAME_OVERHEAD + len;
             // The word behind a frame of unknown length is read along with it, to have the length of the next.
             self.allowed = frame + if self.stream.is_uniform() { 0 } else { WORD_LEN };
+            self.len = len;
             return Ok(if self.buf.len() < frame { self.read() } else { Next::Open(len) });
         }
     }
@@ -126,9 +137,6 @@ impl SeekBuffer {
 
     /// Goes to the frame that holds `position`, or to the last known place before it if that is nearer than this one.
     fn approach(&mut self, position: u64) {
-        if self.opened > 0 && self.place.after(self.opened).total() <= position {
-            self.drop_frame(self.opened);
-        }
         let known = self.stream.find(position).unwrap_or_else(|| self.index.around(position).0);
         if !(known.total()..=position).contains(&self.place.total()) {
             self.go_to(known);
@@ -138,7 +146,12 @@ impl SeekBuffer {
     fn go_to(&mut self, place: Tally) {
         self.place = place;
         self.buf.clear();
-        self.opened = 0;
+        self.front = Front::Sealed;
+    }
+
+    fn begin_anew(&mut self, error: Error) {
+        self.index.doubt(Some(error));
+        self.go_to(self.stream.start());
     }
 
     /// Moves on behind the frame in front, which holds `len` bytes of plaintext.
@@ -146,7 +159,7 @@ impl SeekBuffer {
         let frame = self.buf.len().min(FRAME_OVERHEAD + len);
         self.buf.drain(..frame);
         self.place.add(len);
-        self.opened = 0;
+        self.front = Front::Sealed;
         if !self.stream.is_uniform() {
             self.index.note(self.place);
         }
@@ -171,34 +184,35 @@ impl SeekBuffer {
         (&mut *self.buf).limit(limit)
     }
 
-    /// Says that the input has ended where it was to be read. It was longer when the stream was opened.
-    pub(crate) fn end_of_input(&mut self) {
-        self.error = Some(Error::Truncated { at: self.place.end() + self.buf.len() as u64 });
+    /// What to tell if the input has ended where it was to be read. It was longer when the stream was opened.
+    pub(crate) fn end_of_input(&mut self) -> Error {
+        let error = Error::Truncated { at: self.place.end() + self.buf.len() as u64 };
+        self.begin_anew(error);
+        error
     }
 
     /// Opens the frame in front, all of which is there.
     pub(crate) fn open(&mut self) {
-        match self.try_open() {
-            Ok(len) => {
-                self.opened = len;
-                self.index.confirm(&self.place.after(len));
+        self.front = match self.try_open() {
+            Ok(()) => {
+                self.index.confirm(&self.place.after(self.len));
+                Front::Opened
             }
-            Err(error) => self.error = Some(error),
-        }
+            Err(error) => Front::Failed(error),
+        };
     }
 
-    fn try_open(&mut self) -> Result<usize, Error> {
+    fn try_open(&mut self) -> Result<(), Error> {
         let len = self.stream.whole_frame(&self.place, &self.buf)?;
         let (body, rest) = self.buf[WORD_LEN..].split_at_mut(len);
-        self.stream.open_body(&self.place, Body::InPlace(body), &rest[..TAG_LEN])?;
-        Ok(len)
+        self.stream.open_body(&self.place, Body::InPlace(body), &rest[..TAG_LEN])
     }
 
     /// The plaintext from this byte on to the end of its frame. For when the next is to take it.
     pub(crate) fn plaintext(&self, position: u64) -> &[u8] {
         let skip = position.checked_sub(self.place.total()).and_then(|skip| usize::try_from(skip).ok());
-        match skip {
-            Some(skip) if skip < self.opened => &self.buf[WORD_LEN + skip..WORD_LEN + self.opened],
+        match (&self.front, skip) {
+            (Front::Opened, Some(skip)) if skip < self.len => &self.buf[WORD_LEN..][skip..self.len],
             _ => &[],
         }
     }
@@ -209,7 +223,7 @@ impl fmt::Debug for SeekBuffer {
         f.debug_struct("SeekBuffer")
             .field("stream", &self.stream)
             .field("place", &self.place.total())
-            .field("opened", &self.opened)
+            .field("opened", &matches!(self.front, Front::Opened))
             .finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@
 //! end of file but at the length that has authenticated.
 
 use std::{
+    fmt,
     io::{self, SeekFrom},
     ops::Range,
     pin::Pin,
@@ -15,14 +16,19 @@ use tokio::{
     io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt, ReadBuf},
     task::coop,
 };
-use tokio_util::io::poll_read_buf;
 
 use super::{
     offload::Offload,
-    poll::poll_read_buffered,
+    poll::{poll_read_buffered, poll_read_some},
     seek_buffer::{Next, SeekBuffer},
 };
-use crate::{by_offset::ByOffset, error::Error, format::PRELUDE_LEN, key::KeyRing, options::DecryptOptions};
+use crate::{
+    by_offset::{self, ByOffset},
+    error::Error,
+    format::PRELUDE_LEN,
+    key::KeyRing,
+    options::DecryptOptions,
+};
 
 pin_project! {
     /// Reads the plaintext of a stream in any order, from an inner reader that can seek.
@@ -61,12 +67,16 @@ pin_project! {
     /// start is [`InvalidInput`](io::ErrorKind::InvalidInput). A seek does no I/O, and moves the inner reader only when the next
     /// read needs it.
     ///
-    /// To read a byte, one frame is read and opened: one seek and one read of the inner reader in a *uniform* stream. In an
-    /// *irregular* one (see [the format](crate::format#frames)) it has to be walked to, from frame word to frame word: a seek and
-    /// a small read for each frame in between, or for each 4 KiB where frames are smaller. The way from the start of the
-    /// stream is remembered, in up to 1024 places of 24 bytes: up to 1024 frames all of them, and beyond that every second, fourth,
-    /// and so on. So the first read at a place costs at most a walk over what was not walked yet, and later ones less than 2
-    /// frames of walk for every 1024 of the stream. Reading on in order costs nothing extra.
+    /// To read a byte, one frame is read and opened: one seek and one read of the inner reader in a
+    /// [*uniform*](Self::is_uniform) stream. In an *irregular* one (see [the format](crate::format#frames)) it has to be walked
+    /// to, from frame word to frame word: a seek and a small read for each frame in between, or for several where they are
+    /// much smaller than a chunk. The way from the start of the stream is remembered, in up to 1024 places of 24 bytes: up to 1024 frames all of them,
+    /// and beyond that every second, fourth, and so on. So the first read at a place costs at most a walk over what was not
+    /// walked yet, and later ones less than 2 frames of walk for every 1024 of the stream.
+    ///
+    /// Reading on in order needs no seek, and one read a frame. Where frames are small and a read is dear, as with
+    /// `tokio::fs::File`, put a [`BufReader`](tokio::io::BufReader) of some 64 KiB around the file, or use a
+    /// [`RangeReader`](crate::RangeReader).
     ///
     /// # Errors
     ///
@@ -89,7 +99,6 @@ pin_project! {
     /// One chunk, or all of the plaintext if that is shorter, and less than 4 KiB, from the first read on; for an irregular
     /// stream up to 24 KiB more. Wiped on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk. Chunks of 1 MiB and more are opened on
     /// the blocking pool of the runtime; smaller ones in place, one [cooperative](tokio::task::coop) step each.
-    #[derive(Debug)]
     pub struct SeekReader<R> {
         #[pin]
         inner: R,
@@ -98,6 +107,8 @@ pin_project! {
         standing: Standing,
         buffer: Offload<SeekBuffer>,
         len: u64,
+        uniform: bool,
+        chunk_size: usize,
         // The next byte of the plaintext to be read.
         position: u64,
     }
@@ -180,7 +191,8 @@ impl<R: AsyncRead + AsyncSeek + Unpin> SeekReader<R> {
         let [head, tail] = ByOffset::ends(len);
         let head = read_exactly(&mut inner, base, head).await?;
         let tail = read_exactly(&mut inner, base, tail).await?;
-        let stream = ByOffset::open(len, [&head, &tail], &keys.into(), options)?;
+        let stream = ByOffset::open(len, [&head, &tail], &keys.into(), options).map_err(by_offset::explain)?;
+        let (uniform, chunk_size) = (stream.is_uniform(), stream.chunk_size());
         let len = stream.total();
         Ok(Self {
             inner,
@@ -188,6 +200,8 @@ impl<R: AsyncRead + AsyncSeek + Unpin> SeekReader<R> {
             standing: Standing::Unknown,
             buffer: Offload::new(SeekBuffer::new(stream)),
             len,
+            uniform,
+            chunk_size,
             position: 0,
         })
     }
@@ -224,6 +238,18 @@ impl<R> SeekReader<R> {
         self.len == 0
     }
 
+    /// The chunk size of the stream, in bytes: what is read and opened at a time.
+    #[must_use]
+    pub fn chunk_size(&self) -> usize {
+        self.chunk_size
+    }
+
+    /// Whether the stream is uniform, so that [seeking](Self#seeking) costs one read and no walk.
+    #[must_use]
+    pub fn is_uniform(&self) -> bool {
+        self.uniform
+    }
+
     /// The inner reader.
     pub fn get_ref(&self) -> &R {
         &self.inner
@@ -257,23 +283,21 @@ impl<R: AsyncRead + AsyncSeek> SeekReader<R> {
             match buffer.next(*this.position)? {
                 Next::Take | Next::End => return Poll::Ready(Ok(())),
                 Next::Open(len) => {
+                    // Several frames may have been read at once.
                     ready!(coop::poll_proceed(cx)).made_progress();
                     this.buffer.run(len, SeekBuffer::open);
                 }
                 Next::Read(at) => {
-                    // A walk can be long, and an inner reader that is never pending would not let others run.
-                    let coop = ready!(coop::poll_proceed(cx));
                     let at = *this.base + at;
                     ready!(poll_go_to(this.inner.as_mut(), cx, this.standing, at))?;
-                    match ready!(poll_read_buf(this.inner.as_mut(), cx, &mut buffer.spare())) {
-                        Ok(0) => buffer.end_of_input(),
+                    match ready!(poll_read_some(this.inner.as_mut(), cx, &mut buffer.spare())) {
+                        Ok(0) => return Poll::Ready(Err(buffer.end_of_input().into())),
                         Ok(n) => *this.standing = Standing::At(at + n as u64),
                         Err(error) => {
                             *this.standing = Standing::Unknown;
                             return Poll::Ready(Err(error));
                         }
                     }
-                    coop.made_progress();
                 }
             }
         }
@@ -355,5 +379,15 @@ impl<R: AsyncRead + AsyncSeek> AsyncSeek for SeekReader<R> {
 
     fn poll_complete(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
         Poll::Ready(Ok(self.position))
+    }
+}
+
+impl<R> fmt::Debug for SeekReader<R> {
+    /// Leaves out the inner value, which may be a buffer full of data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeekReader")
+            .field("buffer", &self.buffer)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }

@@ -22,8 +22,9 @@ pub(super) struct Opening {
     /// Where the next frame is, and that frame and those behind it.
     place: Tally,
     sealed: Bytes,
-    /// The range of plaintext, and as much of it as was opened; the rest is zero.
     range: Range<u64>,
+    /// The beginning of the range, as far as it was opened. It never grows beyond what was allocated for it, so no copy is left
+    /// behind.
     plaintext: Zeroizing<Vec<u8>>,
     result: Result<(), Error>,
 }
@@ -32,32 +33,38 @@ impl Opening {
     /// `sealed` are all the frames from `place` on that hold a part of `range`.
     pub(super) fn new(stream: Arc<ByOffset>, place: Tally, sealed: Bytes, range: Range<u64>) -> Self {
         // The frames are longer, and they are in memory.
-        let len = usize::try_from(range.end - range.start).unwrap_or(0);
-        Self { stream, place, sealed, range, plaintext: Zeroizing::new(vec![0; len]), result: Ok(()) }
+        let len = usize::try_from(range.end - range.start).unwrap_or(0).min(sealed.len());
+        let plaintext = Zeroizing::new(Vec::with_capacity(len));
+        Self { stream, place, sealed, range, plaintext, result: Ok(()) }
     }
 
-    /// Opens all of it: here, frame by frame, or elsewhere if it is long.
-    pub(super) async fn run(mut self) -> io::Result<Bytes> {
-        let len = self.sealed.len();
-        if len < OFFLOAD_LEN {
-            while self.is_going_on() {
-                coop::consume_budget().await;
-                self.step();
-            }
-            return Ok(self.finish()?);
+    /// Opens all of it: here, frame by frame, or elsewhere if it is long. Returns the place behind it, too.
+    pub(super) async fn run(mut self) -> io::Result<(Bytes, Tally)> {
+        while self.is_going_on() && self.sealed.len() < OFFLOAD_LEN {
+            coop::consume_budget().await;
+            self.step();
         }
         let mut offload = Offload::new(self);
-        offload.run(len, |opening| {
-            while opening.is_going_on() {
-                opening.step();
+        loop {
+            let opening = poll_fn(|cx| offload.poll(cx).map_ok(|opening| opening.is_going_on())).await?;
+            match offload.get_mut() {
+                Some(finished) if !opening => return Ok(finished.finish()?),
+                // Not all at once: others want a place too, and whoever waits for this may have gone.
+                _ => offload.run(OFFLOAD_LEN, Self::step_on),
             }
-        });
-        let finished = poll_fn(|cx| offload.poll(cx).map_ok(Self::finish)).await?;
-        Ok(finished?)
+        }
     }
 
     fn is_going_on(&self) -> bool {
         self.result.is_ok() && !self.sealed.is_empty()
+    }
+
+    /// Opens frames for about as long as one that is just long enough to be opened elsewhere.
+    fn step_on(&mut self) {
+        let left = self.sealed.len().saturating_sub(OFFLOAD_LEN);
+        while self.is_going_on() && self.sealed.len() > left {
+            self.step();
+        }
     }
 
     /// Opens the next frame.
@@ -71,17 +78,22 @@ impl Opening {
         let tag = &rest[..TAG_LEN];
 
         let frame = self.place.total()..self.place.after(len).total();
-        let part = frame.start.max(self.range.start)..frame.end.min(self.range.end);
-        if part.is_empty() {
+        let opened = self.plaintext.len();
+        let part = self.range.start + opened as u64..frame.end.min(self.range.end);
+        if part.is_empty() || part.start < frame.start {
             return Err(self.source_has_changed());
         }
-        let out = &mut self.plaintext[within(&part, self.range.start)];
         if part == frame {
-            self.stream.open_body(&self.place, Body::Into { ciphertext, plaintext: out }, tag)?;
+            self.plaintext.resize(opened + len, 0);
+            let body = Body::Into { ciphertext, plaintext: &mut self.plaintext[opened..] };
+            if let Err(error) = self.stream.open_body(&self.place, body, tag) {
+                self.plaintext.truncate(opened);
+                return Err(error);
+            }
         } else {
             let mut whole = Zeroizing::new(ciphertext.to_vec());
             self.stream.open_body(&self.place, Body::InPlace(&mut whole), tag)?;
-            out.copy_from_slice(&whole[within(&part, frame.start)]);
+            self.plaintext.extend_from_slice(&whole[within(&part, frame.start)]);
         }
         self.sealed.advance(FRAME_OVERHEAD + len);
         self.place.add(len);
@@ -89,12 +101,12 @@ impl Opening {
     }
 
     /// The whole range, if all of it was opened.
-    fn finish(&mut self) -> Result<Bytes, Error> {
+    fn finish(&mut self) -> Result<(Bytes, Tally), Error> {
         self.result?;
         if self.place.total() < self.range.end {
             return Err(self.source_has_changed());
         }
-        Ok(mem::take(&mut *self.plaintext).into())
+        Ok((mem::take(&mut *self.plaintext).into(), self.place))
     }
 
     /// These are not the frames that were walked past.

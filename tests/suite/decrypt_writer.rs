@@ -1,10 +1,10 @@
 //! `DecryptWriter`, sentence by sentence of what it promises.
 
-use std::{io::ErrorKind, task::Poll};
+use std::{future::poll_fn, io::ErrorKind, pin::Pin, task::Poll};
 
 use agcm::{DecryptOptions, DecryptWriter, EncryptOptions, Error, Key, Trailing};
 use futures::executor::block_on;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::{
     drive::{OtherTask, busy_runtime, poll_once, poll_shutdown, poll_write, stream_error, taken},
@@ -115,6 +115,7 @@ fn a_slice_that_crosses_the_end_is_taken_up_to_there() {
                 let expected = Error::TrailingData { at: stream.bytes.len() as u64 };
                 assert_eq!(stream_error(writer.write(rest).await), expected);
                 assert_eq!(stream_error(writer.shutdown().await), expected);
+                assert!(writer.is_complete(), "the stream was whole all the same");
             });
             assert_eq!((writer.get_ref().closes, writer.get_ref().flushes), (0, 1));
             assert_eq!(writer.into_inner().data, stream.plaintext);
@@ -150,6 +151,34 @@ fn pending_means_that_nothing_was_taken_and_nothing_is_written_twice() {
     assert_eq!(pending, 2);
     assert!(poll_shutdown(&mut writer).is_ready());
     assert_eq!(writer.into_inner().data, stream.plaintext);
+}
+
+/// The task may have used up its turn half-way through a slice. What was taken by then has to be said.
+#[tokio::test]
+async fn a_write_that_has_to_give_way_says_what_it_has_taken() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, 16, 48);
+    let mut writer = DecryptWriter::new(Vec::new(), &key);
+    let mut rest = &stream.bytes[..];
+    tokio::task::yield_now().await;
+    let first = poll_fn(|cx| {
+        // Of the 128 steps of a turn one is left, for the prelude, and none for a frame.
+        for _ in 0..127 {
+            if let Poll::Ready(step) = tokio::task::coop::poll_proceed(cx) {
+                step.made_progress();
+            }
+        }
+        assert!(tokio::task::coop::has_budget_remaining());
+        let poll = Pin::new(&mut writer).poll_write(cx, rest);
+        assert!(!tokio::task::coop::has_budget_remaining());
+        Poll::Ready(taken(poll))
+    });
+    let first = first.await;
+    assert_eq!(first, 84, "the prelude and a word");
+    rest = &rest[first..];
+    writer.write_all(rest).await.unwrap();
+    writer.shutdown().await.unwrap();
+    assert_eq!(writer.into_inner(), stream.plaintext);
 }
 
 #[test]
@@ -198,7 +227,7 @@ fn flush_and_shutdown_may_be_pending_and_are_repeated() {
         block_on(writer.finish()).unwrap();
         block_on(writer.flush()).unwrap();
     }
-    assert_eq!(writer.get_ref().closes, 1);
+    assert_eq!((writer.get_ref().closes, writer.get_ref().flushes), (1, 1), "what is closed is left alone");
     assert_eq!(stream_error(block_on(writer.write(b"x"))), Error::TrailingData { at: stream.bytes.len() as u64 });
 }
 

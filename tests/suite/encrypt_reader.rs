@@ -212,6 +212,11 @@ async fn long_work_lets_other_tasks_run() {
     let mut reader = EncryptReader::with_options(&plain[..], &key, &chunks_of(64));
     while reader.read(&mut [0; 1000]).await.unwrap() > 0 {}
     other.had_turns();
+    // Or small pieces that don't fill a chunk.
+    let pieces = Reader::new(&plain, Script::repeat([Op::Some(1)]));
+    let mut reader = EncryptReader::new(pieces, &key);
+    while reader.read(&mut [0; 1000]).await.unwrap() > 0 {}
+    other.had_turns();
     for _ in 0..1000 {
         let mut reader = EncryptReader::new(tokio::io::empty(), &key);
         while reader.read(&mut [0; 1000]).await.unwrap() > 0 {}

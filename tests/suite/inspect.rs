@@ -4,6 +4,7 @@ use agcm::{Error, Inspection, Key, geometry::Uniform, inspect};
 use futures::executor::block_on;
 
 use crate::{
+    drive::OtherTask,
     reference::word,
     script::{Op, Reader, Script},
     streams::{self, Stream},
@@ -86,10 +87,24 @@ fn it_says_where_a_frame_is_impossible_and_where_more_follows() {
     let expected = Error::InvalidFrame { frame: 1, at: 116, word: u32::from_le_bytes(word(2, 33)) };
     assert_eq!((found.problem, found.frames, found.stream_len), (Some(expected), 1, 116));
 
+    let mut bytes = stream.bytes.clone();
+    bytes[24..28].copy_from_slice(&word(1, 51));
+    let found = look(&bytes).unwrap();
+    let expected = Error::InvalidFrame { frame: 0, at: 24, word: u32::from_le_bytes(word(1, 51)) };
+    assert_eq!((found.problem, found.frames, found.stream_len), (Some(expected), 0, 24));
+
     let at = stream.bytes.len() as u64;
     let found = look(&[&stream.bytes[..], b"x"].concat()).unwrap();
     assert_eq!(found.problem, Some(Error::TrailingData { at }));
     assert_eq!((found.frames, found.stream_len), (3, at));
+}
+
+#[tokio::test]
+async fn a_long_stream_lets_other_tasks_run() {
+    let mut other = OtherTask::spawn();
+    let stream = Stream::uniform(&Key::generate(), 8, 8000).bytes;
+    assert_eq!(inspect(&stream[..]).await.unwrap().frames, 1000);
+    other.had_turns();
 }
 
 #[test]

@@ -201,7 +201,9 @@ fn all_of_a_stream_is_a_few_reads_even_if_its_frames_are_small_or_badly_guessed(
             let bytes: u64 = reads.iter().map(|read| read.end - read.start).sum();
             assert!(bytes <= 2 * stream.bytes.len() as u64);
         }
-        assert_eq!(reader.get_ref().take_reads().len(), 0);
+        let pieces = reader.stream(0..len as u64).unwrap().map_ok(|piece| piece.to_vec());
+        assert!(block_on(pieces.try_concat()).unwrap() == stream.plaintext);
+        assert!(reader.get_ref().take_reads().len() <= 4);
         read(&reader, 0..len).unwrap();
         let reads = reader.get_ref().take_reads();
         assert!(reads.len() <= if frames.len() < 1024 { 1 } else { 2 }, "{reads:?}");
@@ -359,6 +361,31 @@ proptest! {
     }
 }
 
+/// What was not opened must not be returned, not even as zeros.
+#[test]
+fn a_walk_that_was_misled_never_ends_in_less_than_was_asked_for() {
+    let key = Key::generate();
+    let stream = Stream::of_frames(&key, 40, &[5, 5, 40, 40]);
+    let lie = |number: usize| {
+        Source::tampering(&stream.bytes, move |read, bytes| {
+            if read != number {
+                return Ok(bytes);
+            }
+            // The first two frames, of 5 bytes each, as if they were one of 30.
+            Ok([&word(2, 16 + 30)[..], &bytes[4..]].concat().into())
+        })
+    };
+    let reader = block_on(RangeReader::open(lie(2), &key)).unwrap();
+    match read(&reader, 0..30) {
+        Ok(range) => assert_eq!(range, stream.plaintext[..30]),
+        Err(error) => assert!(Error::from_io(&error).is_some()),
+    }
+    for _ in 0..2 {
+        assert_eq!(read(&reader, 0..30).unwrap(), stream.plaintext[..30], "it is honest again");
+        assert_eq!(read(&reader, 7..90).unwrap(), stream.plaintext[7..90]);
+    }
+}
+
 #[test]
 fn the_vectors_do_as_their_names_say() {
     let vector =
@@ -479,6 +506,10 @@ fn short_reads_are_errors_and_a_source_that_shrank_is_truncated() {
             });
             let error = result.unwrap_err();
             assert_eq!((error.kind(), Error::from_io(&error)), (ErrorKind::Other, None), "{error}");
+            let asked = [80, 37, 36][tampered];
+            let got = if longer { asked + 1 } else { asked - 1 };
+            assert!(error.to_string().contains(&format!("asked for {asked} bytes")), "{error}");
+            assert!(error.to_string().ends_with(&format!("returned {got}")), "{error}");
         }
     }
 
@@ -653,6 +684,27 @@ async fn files() {
     let error = PositionedFile::open(&missing).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("missing"), "{error}");
+    let error = PositionedFile::open(folder.path()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::IsADirectory);
+}
+
+/// The range is opened piece by piece, so that who gives up does not keep a place for all of it.
+#[test]
+fn a_long_range_that_was_dropped_is_not_opened_to_its_end() {
+    let key = Key::generate();
+    let stream = Stream::of_frames(&key, 16, &vec![16; 1 << 18]);
+    let reader = open(&key, &stream.bytes);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut range = Box::pin(reader.read_range(0..reader.len()));
+        let mut turns = 0;
+        // 9 MiB of frames, a MiB at a time.
+        while poll_once(&mut range).is_pending() {
+            turns += 1;
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+        }
+        assert!(turns >= 8, "{turns}");
+    });
 }
 
 /// What is in the page cache does not have to wait for the blocking pool; what is not, or is long, has.
@@ -697,6 +749,9 @@ fn sources_of_every_kind() {
         let by_value = RangeReader::open(stream.clone(), &key).await.unwrap();
         let by_reference = RangeReader::open(&stream, &key).await.unwrap();
         let shared = RangeReader::open(Arc::new(stream.clone()), &key).await.unwrap();
+        let boxed: Box<dyn ReadAt> = Box::new(stream.clone());
+        let boxed = RangeReader::open(boxed, &key).await.unwrap();
+        assert_eq!(boxed.read_range(1..3).await.unwrap(), "bc");
         let dynamic: &dyn ReadAt = &stream;
         let dynamic = RangeReader::open(dynamic, &key).await.unwrap();
         assert_eq!(by_value.read_range(1..3).await.unwrap(), "bc");
@@ -743,5 +798,6 @@ fn futures_and_types_are_send_and_sync() {
     let source = Bytes::from(agcm::encrypt(&key, b"abc"));
     let reader = block_on(send(RangeReader::open(source, &key))).unwrap();
     assert_eq!(block_on(send(reader.read_range(0..3))).unwrap(), "abc");
-    let _ = send(reader.stream(0..3).unwrap());
+    fn sync<T: Send + Sync + Unpin>(_: T) {}
+    sync(reader.stream(0..3).unwrap());
 }

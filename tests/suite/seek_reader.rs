@@ -72,6 +72,7 @@ enum Action {
     Abandon,
     /// Moves the inner reader.
     Disturb,
+    DisturbPinned,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -85,6 +86,7 @@ fn action() -> impl Strategy<Value = Action> {
         (0usize..9).prop_map(Action::Consume),
         Just(Action::Abandon),
         Just(Action::Disturb),
+        Just(Action::DisturbPinned),
     ]
 }
 
@@ -133,8 +135,13 @@ proptest! {
                     }
                     Action::Abandon => drop(poll_once(reader.fill_buf())),
                     Action::Disturb => {
-                        let inner = reader.get_mut();
-                        let _ = inner.read(&mut [0; 5]).await.unwrap();
+                        let _ = reader.get_mut().read(&mut [0; 5]).await.unwrap();
+                        let mut pinned = Pin::new(&mut reader).get_pin_mut();
+                        let _ = pinned.read(&mut [0; 5]).await.unwrap();
+                    }
+                    Action::DisturbPinned => {
+                        let mut pinned = Pin::new(&mut reader).get_pin_mut();
+                        let _ = pinned.read(&mut [0; 5]).await.unwrap();
                     }
                 }
                 assert_eq!(reader.stream_position().await.unwrap(), cursor.position());
@@ -339,6 +346,50 @@ fn an_inner_error_passes_and_reading_may_be_resumed() {
 }
 
 #[test]
+fn after_a_seek_that_failed_or_moved_it_elsewhere_the_inner_reader_is_sent_anew() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, 16, 60);
+    for ops in [
+        // The seek fails; it is pending, and then fails.
+        vec![Op::Error(ErrorKind::TimedOut)],
+        vec![Op::Pending, Op::Error(ErrorKind::TimedOut)],
+        // A read is pending when it is sent elsewhere, and fails then.
+        vec![Op::Some(9), Op::Some(5), Op::Stall, Op::Error(ErrorKind::TimedOut)],
+    ] {
+        let mut reader = open_scripted(&key, &stream.bytes, Script::once(ops.clone()));
+        let mut failures = 0;
+        for at in [3, 40, 20, 55, 3] {
+            loop {
+                block_on(reader.seek(SeekFrom::Start(at))).unwrap();
+                match poll_once(reader.read_u8()) {
+                    Poll::Ready(Ok(byte)) => {
+                        assert_eq!(byte, stream.plaintext[usize::try_from(at).unwrap()], "{ops:?}");
+                        break;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        assert_eq!(error.kind(), ErrorKind::TimedOut, "{ops:?}");
+                        failures += 1;
+                    }
+                    // Whoever waits no longer reads elsewhere.
+                    Poll::Pending => break,
+                }
+            }
+        }
+        assert_eq!(failures, 1, "{ops:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "no more can be consumed than there is")]
+fn more_than_there_is_cannot_be_consumed() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, 16, 60);
+    let mut reader = open(&key, &stream.bytes);
+    block_on(reader.fill_buf()).unwrap();
+    reader.consume(17);
+}
+
+#[test]
 fn an_error_while_opening_passes() {
     let key = Key::generate();
     let stream = Stream::uniform(&key, 16, 60).bytes;
@@ -427,6 +478,11 @@ fn what_does_not_open() {
     assert_eq!(open(b"", &key), Error::Truncated { at: 0 });
     assert_eq!(open(b"plain text", &key), Error::BadMagic);
     assert_eq!(open(&[&stream[..], b"x"].concat(), &key), Error::Truncated { at: len + 1 });
+    // What is said of the end is said to be of the end of the input.
+    let words = |bytes: &[u8]| block_on(SeekReader::open(Cursor::new(bytes.to_vec()), &key)).unwrap_err().to_string();
+    assert!(words(&[&stream[..], b"x"].concat()).starts_with("no stream ends where the input does"));
+    assert!(words(&[&stream[..], &stream[..]].concat()).starts_with("the end of the input is damaged, or"));
+    assert!(words(&stream[..90]).starts_with("the stream stops at byte 90"));
     assert_eq!(open(&[&stream[..], &stream[..]].concat(), &key), Error::Corrupt { frame: 12, at: 2 * len - 37 });
     let mut damaged = stream.clone();
     *damaged.last_mut().unwrap() ^= 1;
@@ -504,6 +560,29 @@ fn large_frames_are_opened_off_the_async_threads_and_a_seek_does_not_wait() {
         reader.read_to_end(&mut all).await.unwrap();
         assert!(all == plain);
     });
+}
+
+/// A frame that is being opened elsewhere turns out to be damaged, when nobody wants it any more.
+#[tokio::test]
+async fn damage_is_not_told_to_who_reads_elsewhere() {
+    let key = Key::generate();
+    let plain = plaintext(3 * MIB);
+    let mut stream = EncryptOptions::new().chunk_size(MIB).unwrap().encrypt(&key, &plain);
+    stream[80 + 50] ^= 1;
+    let mut reader = SeekReader::open(Cursor::new(stream), &key).await.unwrap();
+    let expected = Error::Corrupt { frame: 0, at: 80 };
+    for elsewhere in [2 * MIB + 7, 3 * MIB, 9 * MIB] {
+        reader.rewind().await.unwrap();
+        assert!(poll_once(reader.read_u8()).is_pending());
+        reader.seek(SeekFrom::Start(elsewhere as u64)).await.unwrap();
+        let mut byte = [0];
+        assert_eq!(reader.read(&mut byte).await.unwrap(), usize::from(elsewhere < 3 * MIB));
+        assert!(elsewhere >= 3 * MIB || byte[0] == plain[elsewhere]);
+        // It was not forgotten either.
+        reader.rewind().await.unwrap();
+        assert_eq!(stream_error(reader.read_u8().await), expected);
+        assert_eq!(stream_error(reader.read_u8().await), expected);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Streams that were cut, changed, rearranged or forged: always an error, and never a byte that was not authentic.
 
-use agcm::{DecryptOptions, EncryptOptions, Encryptor, Error, Key, KeyRing};
+use agcm::{DecryptOptions, EncryptOptions, Encryptor, Error, Key, KeyRing, RangeReader};
+use bytes::Bytes;
+use futures::executor::block_on;
 
 use crate::{
     reference::{Reference, word},
@@ -188,16 +190,24 @@ fn someone_with_the_key_cannot_make_a_stream_lie_about_itself() {
     let at_the_end = Error::Corrupt { frame: 3, at: 80 + 2 * 36 + 28 };
     assert_error(&key, parts, at_the_end);
     assert_error_by_offset(&key, parts, &[at_the_end], 32);
-    // One that is over its own limits.
+    // One that says more than any stream can hold.
     for (total, frames) in [((1 << 52) + 1, 3), (48, (1 << 40) + 1), (u64::MAX, u64::MAX)] {
         for layout in [0, 1] {
-            assert_error_by_offset(&key, &[&p, &a, &r.end(total, frames, layout)], &[Error::StreamTooLong], 0);
+            let corrupt = Error::Corrupt { frame: 1, at: 116 };
+            assert_error_by_offset(&key, &[&p, &a, &r.end(total, frames, layout)], &[corrupt], 0);
         }
     }
-    // One of no frames, or of one, that says it is irregular.
-    assert_error_by_offset(&key, &[&p, &r.end(0, 0, 0)], &[Error::Corrupt { frame: 0, at: 80 }], 0);
+    // One of no frames, or of one, that says it is irregular: it does not even open.
     let short = r.data(0, &plain[..9]);
-    assert_error_by_offset(&key, &[&p, &short, &r.end(9, 1, 0)], &[Error::Corrupt { frame: 1, at: 80 + 29 }], 0);
+    for (parts, corrupt) in [
+        (vec![&p, &r.end(0, 0, 0)], Error::Corrupt { frame: 0, at: 80 }),
+        (vec![&p, &short, &r.end(9, 1, 0)], Error::Corrupt { frame: 1, at: 80 + 29 }),
+    ] {
+        let stream: Vec<u8> = parts.into_iter().flatten().copied().collect();
+        assert_error_by_offset(&key, &[&stream], &[corrupt], 0);
+        let opened = block_on(RangeReader::open(Bytes::from(stream), &key)).map(drop);
+        assert_eq!(Error::from_io(&opened.unwrap_err()), Some(corrupt));
+    }
 }
 
 /// Asserts that every reader by offset says one of these, having released no more than `most` bytes.

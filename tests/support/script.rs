@@ -150,6 +150,8 @@ impl<'a> Seekable<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let poll = self.script.poll(cx);
         self.busy = poll.is_pending();
+        // Where it stands after a failure is anyone's guess.
+        self.at += u64::from(matches!(poll, Poll::Ready(Err(_))));
         poll
     }
 }
