@@ -146,9 +146,9 @@ impl ByOffset {
 
     /// Checks the word of the frame at `place`, and returns how many bytes of plaintext the frame holds.
     ///
-    /// The word must be the one that the layout expects, or, in an irregular stream, lead no further than the final frame says
-    /// that there are frames and bytes. So a walk stays in front of the final frame, and when it has found all the frames, they
-    /// must be just what that describes.
+    /// The word must be the one that the layout expects, or, in an irregular stream, lead no further than the final frame
+    /// says that there are frames and bytes. So a walk stays in front of the final frame, and when it has found all the
+    /// frames, they must be just what that describes.
     pub(crate) fn step(&self, place: &Tally, word: [u8; WORD_LEN]) -> Result<usize, Error> {
         let invalid = |word| Error::InvalidFrame { frame: place.frames(), at: place.end(), word };
         let Word::Data(len) = Word::parse(&word, self.start.chunk_size()).map_err(invalid)? else {
@@ -184,8 +184,8 @@ impl ByOffset {
     }
 }
 
-/// Adds to an error of [`ByOffset::open`] what it means there: that what was looked at is the end of the input, which may not be
-/// that of the stream.
+/// Adds to an error of [`ByOffset::open`] what it means there: that what was looked at is the end of the input, which may
+/// not be that of the stream.
 pub(crate) fn explain(error: Error) -> io::Error {
     let words = match error {
         Error::Truncated { at } if at >= STREAM_OVERHEAD as u64 => {
@@ -265,8 +265,8 @@ impl Index {
         self.confirmed = self.confirmed.max(end.total());
     }
 
-    /// Forgets the places behind the last frame that was opened, because a word on the way may have been a wrong one: the next
-    /// walk sees for itself. Where no frame can be, not even that is to be believed.
+    /// Forgets the places behind the last frame that was opened, because a word on the way may have been a wrong one: the
+    /// next walk sees for itself. Where no frame can be, not even that is to be believed.
     pub(crate) fn doubt(&mut self, error: Option<Error>) {
         if let Some(Error::InvalidFrame { frame, .. }) = error {
             self.forget_from(frame);

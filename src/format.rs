@@ -72,15 +72,15 @@
 //!
 //! # By offset
 //!
-//! F, the length of a stream, is 117 + total + 20 · frames always; in a uniform stream frames = ceil(total / C), and data frame i
-//! starts at `80 + i (C + 20)`. So a reader that can read at any offset checks both ends first: prelude, then the last 37
-//! bytes. Errors of header, first frame word and key are as above; F under 117, or no word of a final frame 37 bytes before
-//! the end, is [`Truncated`]; a final frame that fails its tag, or that F or the number of frames does not agree with, is
-//! [`Corrupt`]. After that, length and layout are authentic.
+//! F, the length of a stream, is 117 + total + 20 · frames always; in a uniform stream frames = ceil(total / C), and data
+//! frame i starts at `80 + i (C + 20)`. So a reader that can read at any offset checks both ends first: prelude, then the
+//! last 37 bytes. Errors of header, first frame word and key are as above; F under 117, or no word of a final frame 37
+//! bytes before the end, is [`Truncated`]; a final frame that fails its tag, or that F or the number of frames does not
+//! agree with, is [`Corrupt`]. After that, length and layout are authentic.
 //!
 //! Each data frame that it reads must carry exactly the word that the layout expects ([`InvalidFrame`]), and open at its
-//! position ([`Corrupt`]); damage elsewhere is found by the read that touches it. An irregular stream is walked, frame word by
-//! frame word, as far as needed. A forged word can mislead that walk into an error, but never into wrong bytes: the
+//! position ([`Corrupt`]); damage elsewhere is found by the read that touches it. An irregular stream is walked, frame word
+//! by frame word, as far as needed. A forged word can mislead that walk into an error, but never into wrong bytes: the
 //! position in the nonce sees to that.
 //!
 //! # Limits, and where they come from
@@ -148,7 +148,8 @@ pub const PRELUDE_LEN: usize = HEADER_LEN + WORD_LEN + KEY_BODY_LEN;
 pub const FRAME_OVERHEAD: usize = WORD_LEN + TAG_LEN;
 /// The length of the final frame, in bytes.
 pub const FINAL_FRAME_LEN: usize = FRAME_OVERHEAD + TRAILER_LEN;
-/// What a stream adds to its data frames, in bytes: header, key frame and final frame. Also the length of the shortest stream.
+/// What a stream adds to its data frames, in bytes: header, key frame and final frame. Also the length of the shortest
+/// stream.
 pub const STREAM_OVERHEAD: usize = PRELUDE_LEN + FINAL_FRAME_LEN;
 
 pub(crate) const MAGIC: [u8; 4] = *b"AGCM";

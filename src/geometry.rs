@@ -52,7 +52,8 @@ const STREAM: u64 = STREAM_OVERHEAD as u64;
 
 /// The length in bytes of a stream that holds `plaintext_len` bytes in `frames` data frames, whatever their sizes.
 ///
-/// `None` if no stream does: data frames hold at least a byte, and [a stream has limits](crate::format#limits-and-where-they-come-from).
+/// `None` if no stream does: data frames hold at least a byte, and [a stream has
+/// limits](crate::format#limits-and-where-they-come-from).
 ///
 /// ```
 /// use agcm::geometry::stream_len;

@@ -46,11 +46,11 @@ pub struct Inspection {
 
 /// Finds out what a stream says of itself without its key: it reads all of the stream, and looks at header and frame words.
 ///
-/// It stops where something is wrong, or one byte after the end, but reads up to 64 KiB ahead: what it leaves of the input is of
-/// no use.
+/// It stops where something is wrong, or one byte after the end, but reads up to 64 KiB ahead: what it leaves of the input
+/// is of no use.
 ///
-/// If that finds no [`problem`](Inspection::problem), the stream may still be damaged, or forged: only reading it with its key
-/// tells.
+/// If that finds no [`problem`](Inspection::problem), the stream may still be damaged, or forged: only reading it with its
+/// key tells.
 ///
 /// ```
 /// use agcm::{Error, Key, inspect};

@@ -88,8 +88,8 @@
 //! # What it does not protect against
 //!
 //! Anyone can see how long a stream is, and how long its frames. A stream says that its writer had the key, not who that
-//! was. Whole streams can be dropped, or replayed: bind what they are for with a [context](EncryptOptions::context). Keys must
-//! be random; [limits per key](crate::format#limits-and-where-they-come-from) are generous, not endless. What a reader
+//! was. Whole streams can be dropped, or replayed: bind what they are for with a [context](EncryptOptions::context). Keys
+//! must be random; [limits per key](crate::format#limits-and-where-they-come-from) are generous, not endless. What a reader
 //! released before an error is an authentic prefix, not the stream. And a range that was read says nothing of the rest.
 
 #![forbid(unsafe_code)]

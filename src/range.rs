@@ -59,33 +59,34 @@ const PIECE_LEN: u64 = 1024 * 1024;
 /// costs nothing; the clones share the source.
 ///
 /// Opening checks both ends of the stream, in two small reads however long it is. From then on [`len`](Self::len) is
-/// authentic: a stream that was cut, or has anything behind its end, does not open. **What a range holds is authentic, but says
-/// nothing of the rest of the stream**: damage elsewhere is found by the read that touches it.
+/// authentic: a stream that was cut, or has anything behind its end, does not open. **What a range holds is authentic, but
+/// says nothing of the rest of the stream**: damage elsewhere is found by the read that touches it.
 ///
 /// # What a range costs
 ///
 /// One read of exactly the frames that hold it, and opening them. Frames that are needed only in part are opened whole.
 ///
-/// So in a [*uniform*](Self::is_uniform) stream. In an *irregular* one (see [the format](crate::format#frames)) those frames
-/// have to be walked to first, from frame word to frame word: a read of 4 KiB for each frame in between, or, where they are smaller than 16 KiB on
-/// average, of 64 KiB for several. The way from the start of the stream is remembered, in up to 1024 places of 24 bytes: up to
-/// 1024 frames all of them, and beyond that every second, fourth, and so on. So the first range at a place costs at most a walk over what
-/// was not walked yet, and later ones less than 2 frames of walk for every 1024 of the stream. Where a range ends is then
-/// known, or guessed: it is read at once, or in a few reads, of which the last may take in a little too much.
+/// So in a [*uniform*](Self::is_uniform) stream. In an *irregular* one (see [the format](crate::format#frames)) those
+/// frames have to be walked to first, from frame word to frame word: a read of 4 KiB for each frame in between, or, where
+/// they are smaller than 16 KiB on average, of 64 KiB for several. The way from the start of the stream is remembered, in
+/// up to 1024 places of 24 bytes: up to 1024 frames all of them, and beyond that every second, fourth, and so on. So the
+/// first range at a place costs at most a walk over what was not walked yet, and later ones less than 2 frames of walk for
+/// every 1024 of the stream. Where a range ends is then known, or guessed: it is read at once, or in a few reads, of which
+/// the last may take in a little too much.
 ///
 /// Only one of many ranges at a time walks where nobody has been. The others wait for it, unless their way is known.
 ///
 /// # Errors
 ///
-/// What is wrong with the stream is an [`Error`] inside an [`io::Error`], to be had by [`Error::from_io`]. It is that range's
-/// alone: any other that touches no damage can still be read. Of the range itself nothing is returned; to save what lies before
-/// the damage, read it through a [`SeekReader`](crate::SeekReader). (In an irregular stream a damaged frame word can mislead the
-/// walk to later frames; it ends in an error then.) An error of the source is passed on as it is, but for
-/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), which loops could take for a clean end: if the source has become shorter, that is
-/// [`Truncated`](Error::Truncated), else an error of another kind.
+/// What is wrong with the stream is an [`Error`] inside an [`io::Error`], to be had by [`Error::from_io`]. It is that
+/// range's alone: any other that touches no damage can still be read. Of the range itself nothing is returned; to save what
+/// lies before the damage, read it through a [`SeekReader`](crate::SeekReader). (In an irregular stream a damaged frame
+/// word can mislead the walk to later frames; it ends in an error then.) An error of the source is passed on as it is, but
+/// for [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), which loops could take for a clean end: if the source has become
+/// shorter, that is [`Truncated`](Error::Truncated), else an error of another kind.
 ///
-/// If the source gives other bytes than it did before, because somebody writes to it, that is an error too: never plaintext of
-/// two streams.
+/// If the source gives other bytes than it did before, because somebody writes to it, that is an error too: never plaintext
+/// of two streams.
 ///
 /// # Cancel safety
 ///
@@ -93,11 +94,11 @@ const PIECE_LEN: u64 = 1024 * 1024;
 ///
 /// # Memory
 ///
-/// While a range is read: its frames, sealed, which are much longer than what they hold only if chunks are tiny; its plaintext, which is
-/// what is returned, and not a byte longer; and one chunk.
-/// Between reads some hundred bytes, and for an irregular stream up to 24 KiB. [`DecryptOptions::max_chunk_size`] bounds the
-/// chunk. Where there is 1 MiB or more to be opened, that is done on the blocking pool of the runtime; otherwise in place, one
-/// [cooperative](tokio::task::coop) step per frame.
+/// While a range is read: its frames, sealed, which are much longer than what they hold only if chunks are tiny; its
+/// plaintext, which is what is returned, and not a byte longer; and one chunk. Between reads some hundred bytes, and for an
+/// irregular stream up to 24 KiB. [`DecryptOptions::max_chunk_size`] bounds the chunk. Where there is 1 MiB or more to be
+/// opened, that is done on the blocking pool of the runtime; otherwise in place, one [cooperative](tokio::task::coop) step
+/// per frame.
 pub struct RangeReader<S>(Arc<Shared<S>>);
 
 struct Shared<S> {
@@ -207,8 +208,8 @@ impl<S: ReadAt> RangeReader<S> {
     ///
     /// A piece is whatever full frames hold, from 1 MiB on (one frame if that is longer); only the first and the last are
     /// shorter. They are read one at a time, each when it is asked for. From a source that is far away, more at a time are
-    /// faster: ask for several ranges of some MiB by [`read_range`](Self::read_range), with `StreamExt::buffered` for example.
-    /// As an `AsyncRead` it goes through [`StreamReader`](tokio_util::io::StreamReader).
+    /// faster: ask for several ranges of some MiB by [`read_range`](Self::read_range), with `StreamExt::buffered` for
+    /// example. As an `AsyncRead` it goes through [`StreamReader`](tokio_util::io::StreamReader).
     ///
     /// After damage **it does not end**, but gives the same error again: see [`RangeStream`].
     ///
@@ -368,8 +369,8 @@ impl<S: ReadAt> Shared<S> {
         }
     }
 
-    /// Reads the frames from `first` on that hold the plaintext up to `position`, and finds out where they end on the way. That
-    /// takes one read, if the guess of how long they are is a good one.
+    /// Reads the frames from `first` on that hold the plaintext up to `position`, and finds out where they end on the way.
+    /// That takes one read, if the guess of how long they are is a good one.
     async fn walk_through(&self, first: Tally, position: u64) -> io::Result<(Bytes, Tally)> {
         let mut sealed = Bytes::new();
         let mut place = first;
@@ -448,8 +449,8 @@ async fn read_exactly(source: &impl ReadAt, base: u64, range: Range<u64>) -> io:
 /// A range of plaintext, piece by piece: made by [`RangeReader::stream`].
 ///
 /// **It ends when all of the range was given out, and never before**, so that damage cannot be taken for the end. After an
-/// error of the source it tries the same piece again when it is polled again. After damage it gives the same error for as long
-/// as it is polled: stop at the first error, as `try_next`, `try_collect` and whatever begins with `try` do.
+/// error of the source it tries the same piece again when it is polled again. After damage it gives the same error for as
+/// long as it is polled: stop at the first error, as `try_next`, `try_collect` and whatever begins with `try` do.
 #[must_use = "streams do nothing unless polled"]
 pub struct RangeStream<S> {
     reader: RangeReader<S>,

@@ -20,8 +20,8 @@ const CACHED_LEN: usize = 256 * 1024;
 /// Something whose bytes can be read at any offset, by many at once: a file, an object in a store, a slice of memory.
 ///
 /// [`RangeReader`](crate::RangeReader) reads encrypted streams from it. It is `dyn`-compatible, and implemented for `&T`,
-/// `Box<T>` and `Arc<T>` as well. The example `ranges` has one that asks an HTTP server. [`BoxFuture`] is the one of the crates `futures` and `futures_core`: a pinned box of a future that is
-/// `Send`.
+/// `Box<T>` and `Arc<T>` as well. The example `ranges` has one that asks an HTTP server. [`BoxFuture`] is the one of the
+/// crates `futures` and `futures_core`: a pinned box of a future that is `Send`.
 ///
 /// ```
 /// use std::{io, sync::atomic::{AtomicU64, Ordering}};

@@ -29,8 +29,8 @@ pin_project! {
     ///
     /// **Only [`shutdown`](tokio::io::AsyncWriteExt::shutdown) or [`finish`](Self::finish) tells you that the stream was
     /// whole.** Every byte that reaches `W` was authenticated, but if the stream was cut, neither a write nor
-    /// [`tokio::io::copy`] notices: what `W` has by then is a prefix of the plaintext. Without the end of the stream `shutdown`
-    /// is [`Truncated`](crate::Error::Truncated) and does not shut `W` down.
+    /// [`tokio::io::copy`] notices: what `W` has by then is a prefix of the plaintext. Without the end of the stream
+    /// `shutdown` is [`Truncated`](crate::Error::Truncated) and does not shut `W` down.
     ///
     /// ```
     /// use agcm::{DecryptWriter, Error, Key};
@@ -54,8 +54,8 @@ pin_project! {
     /// # }
     /// ```
     ///
-    /// A frame is opened by the write that completes it. Its plaintext is written to `W` by the next write, or by a flush: flush
-    /// when the source pauses.
+    /// A frame is opened by the write that completes it. Its plaintext is written to `W` by the next write, or by a flush:
+    /// flush when the source pauses.
     ///
     /// # The end of the stream
     ///
@@ -69,12 +69,12 @@ pin_project! {
     /// # Errors
     ///
     /// What is wrong with the stream is an [`Error`](crate::Error) inside an [`io::Error`], to be had by
-    /// [`Error::from_io`](crate::Error::from_io). The write that completes a bad frame fails itself, and nothing of that frame
-    /// reaches `W`. It is sticky: every later write, flush and shutdown returns it again. (What an earlier, successful
-    /// shutdown or flush has done stays done.)
+    /// [`Error::from_io`](crate::Error::from_io). The write that completes a bad frame fails itself, and nothing of that
+    /// frame reaches `W`. It is sticky: every later write, flush and shutdown returns it again. (What an earlier,
+    /// successful shutdown or flush has done stays done.)
     ///
-    /// An error of the inner writer is passed on and loses nothing: calling again goes on where it stopped. If the inner writer
-    /// takes nothing (`Ok(0)`), that is [`WriteZero`](io::ErrorKind::WriteZero).
+    /// An error of the inner writer is passed on and loses nothing: calling again goes on where it stopped. If the inner
+    /// writer takes nothing (`Ok(0)`), that is [`WriteZero`](io::ErrorKind::WriteZero).
     ///
     /// # Cancel safety
     ///
@@ -175,8 +175,8 @@ impl<W> DecryptWriter<W> {
 }
 
 impl<W: AsyncWrite> DecryptWriter<W> {
-    /// Says that the stream was written, checks that it was whole, and flushes its plaintext; but leaves the inner writer open
-    /// for whatever comes next.
+    /// Says that the stream was written, checks that it was whole, and flushes its plaintext; but leaves the inner writer
+    /// open for whatever comes next.
     ///
     /// Cancel safe: if it was dropped, calling it again goes on.
     ///
@@ -230,6 +230,59 @@ impl<W: AsyncWrite> DecryptWriter<W> {
             }
         }
     }
+
+    /// Takes from the front of a slice that is not empty, up to the end of a frame or of the stream at most. There is no
+    /// plaintext to be written out.
+    ///
+    /// | the next step lacks    | and is                          | then                                        |
+    /// |------------------------|---------------------------------|---------------------------------------------|
+    /// | more than the slice has|                                 | take all                                    |
+    /// | no more than it has    | prelude, word, short frame, end | take that much, do the step                 |
+    /// | several bytes          | a long frame                    | take all but the last one                   |
+    /// | one byte               | a long frame                    | wait for it to be opened, then take the byte|
+    ///
+    /// So the write that completes a long frame has taken nothing while it is pending.
+    fn poll_take(self: Pin<&mut Self>, cx: &mut Context<'_>, stream: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let mut taken = 0;
+        while let Some(buffer) = this.buffer.get_mut() {
+            let rest = &stream[taken..];
+            match buffer.next()? {
+                Next::Open(len) => this.buffer.run(len, OpenBuffer::open),
+                // What begins behind the end is taken too, to be refused; but not together with what comes before.
+                Next::Read if rest.is_empty() || (buffer.is_complete() && taken > 0) => break,
+                Next::Read => {
+                    let (missing, len) = (buffer.missing(), buffer.step_len());
+                    if rest.len() < missing {
+                        taken += buffer.fill(rest);
+                        continue;
+                    }
+                    if len >= OFFLOAD_LEN && missing > 1 {
+                        taken += buffer.fill(&rest[..missing - 1]);
+                        break;
+                    }
+                    // The step gets complete and will be done, so this is the last place where the task can be made to wait.
+                    match coop::poll_proceed(cx) {
+                        Poll::Ready(coop) => coop.made_progress(),
+                        Poll::Pending if taken > 0 => break,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                    if len >= OFFLOAD_LEN {
+                        debug_assert_eq!(taken, 0, "what comes before the last byte was taken by another write");
+                        taken += buffer.fill(&rest[..1]);
+                        *this.pending_byte = Some(rest[0]);
+                        this.buffer.run(len, OpenBuffer::open);
+                        ready!(this.buffer.poll(cx))?.next()?;
+                        *this.pending_byte = None;
+                        break;
+                    }
+                    taken += buffer.fill(rest);
+                }
+                Next::Take | Next::End => break,
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
 }
 
 impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
@@ -246,48 +299,7 @@ impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
             return Poll::Ready(Ok(1));
         }
         ready!(self.as_mut().poll_drain(cx))?;
-
-        let this = self.project();
-        let mut taken = 0;
-        // Only here is nothing away, and only a frame that has just been completed can be what there is to take.
-        while let Some(buffer) = this.buffer.get_mut() {
-            let rest = &stream[taken..];
-            match buffer.next()? {
-                Next::Open(len) => this.buffer.run(len, OpenBuffer::open),
-                // What crosses the end is taken up to there. What begins behind it is taken, to be refused.
-                Next::Read if buffer.is_complete() && taken > 0 => break,
-                Next::Read if !rest.is_empty() => {
-                    let missing = buffer.missing();
-                    if rest.len() < missing {
-                        taken += buffer.fill(rest);
-                        continue;
-                    }
-                    let len = buffer.step_len();
-                    if len >= OFFLOAD_LEN && missing > 1 {
-                        // The write that completes it has to wait for it, and must not have taken anything else until then.
-                        return Poll::Ready(Ok(taken + buffer.fill(&rest[..missing - 1])));
-                    }
-                    // The step gets complete and will be done, so this is the last place where the task can be made to wait.
-                    match coop::poll_proceed(cx) {
-                        Poll::Ready(coop) => coop.made_progress(),
-                        Poll::Pending if taken > 0 => return Poll::Ready(Ok(taken)),
-                        Poll::Pending => return Poll::Pending,
-                    }
-                    if len >= OFFLOAD_LEN {
-                        debug_assert_eq!(taken, 0, "what comes before the last byte was taken by another write");
-                        buffer.fill(&rest[..1]);
-                        *this.pending_byte = Some(first);
-                        this.buffer.run(len, OpenBuffer::open);
-                        ready!(this.buffer.poll(cx))?.next()?;
-                        *this.pending_byte = None;
-                        return Poll::Ready(Ok(1));
-                    }
-                    taken += buffer.fill(rest);
-                }
-                Next::Read | Next::Take | Next::End => break,
-            }
-        }
-        Poll::Ready(Ok(taken))
+        self.poll_take(cx, stream)
     }
 
     /// Writes out the plaintext of every frame that is complete, and flushes the inner writer.

@@ -51,8 +51,8 @@ pin_project! {
     /// # Errors
     ///
     /// An error of the inner reader is passed on as it is, and reading may be resumed after it: nothing is lost or sealed
-    /// twice. Past the limits of a stream every read is [`StreamTooLong`](crate::Error::StreamTooLong). The first read fails if
-    /// the operating system gives no random bytes, and may be tried again.
+    /// twice. Past the limits of a stream every read is [`StreamTooLong`](crate::Error::StreamTooLong). The first read
+    /// fails if the operating system gives no random bytes, and may be tried again.
     ///
     /// # Cancel safety
     ///

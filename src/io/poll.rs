@@ -13,8 +13,8 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-/// Reads into a buffer that has room; 0 at the end. Each read is a cooperative step: a reader that is never pending, and gives
-/// little at a time, must not keep other tasks from theirs.
+/// Reads into a buffer that has room; 0 at the end. Each read is a cooperative step: a reader that is never pending, and
+/// gives little at a time, must not keep other tasks from theirs.
 pub(super) fn poll_read_some<R: AsyncRead>(
     reader: Pin<&mut R>,
     cx: &mut Context<'_>,

@@ -1,8 +1,8 @@
-//! One frame of a stream that is read by offset: it says which bytes of the stream it needs for a byte of the plaintext, opens
-//! what it is given, and does no I/O.
+//! One frame of a stream that is read by offset: it says which bytes of the stream it needs for a byte of the plaintext,
+//! opens what it is given, and does no I/O.
 //!
-//! It must never show a byte that was not authenticated, nor one of another position. What it read wrongly it forgets, so that
-//! damage in one place does not keep anyone from the others.
+//! It must never show a byte that was not authenticated, nor one of another position. What it read wrongly it forgets, so
+//! that damage in one place does not keep anyone from the others.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Any byte of a stream, from an inner reader that can seek.
 //!
-//! It must never seek the inner reader while that is busy, never believe that it stands where it does not, and never report an
-//! end of file but at the length that has authenticated.
+//! It must never seek the inner reader while that is busy, never believe that it stands where it does not, and never report
+//! an end of file but at the length that has authenticated.
 
 use std::{
     fmt,
@@ -57,22 +57,23 @@ pin_project! {
     /// ```
     ///
     /// Opening checks both ends of the stream, in two small reads however long it is. From then on [`len`](Self::len) is
-    /// authentic: a stream that was cut, or has anything behind its end, does not open. The frames in between are checked as they
-    /// are read, each by itself. So **what was read is authentic, but says nothing of what was not**: damage
+    /// authentic: a stream that was cut, or has anything behind its end, does not open. The frames in between are checked
+    /// as they are read, each by itself. So **what was read is authentic, but says nothing of what was not**: damage
     /// elsewhere is found by the read that touches it. To verify all of a stream, read all of it.
     ///
     /// # Seeking
     ///
-    /// As in a [`Cursor`](std::io::Cursor): a position past the end is fine, and reading there gives end of file; one before the
-    /// start is [`InvalidInput`](io::ErrorKind::InvalidInput). A seek does no I/O, and moves the inner reader only when the next
-    /// read needs it.
+    /// As in a [`Cursor`](std::io::Cursor): a position past the end is fine, and reading there gives end of file; one
+    /// before the start is [`InvalidInput`](io::ErrorKind::InvalidInput). A seek does no I/O, and moves the inner reader
+    /// only when the next read needs it.
     ///
     /// To read a byte, one frame is read and opened: one seek and one read of the inner reader in a
-    /// [*uniform*](Self::is_uniform) stream. In an *irregular* one (see [the format](crate::format#frames)) it has to be walked
-    /// to, from frame word to frame word: a seek and a small read for each frame in between, or for several where they are
-    /// much smaller than a chunk. The way from the start of the stream is remembered, in up to 1024 places of 24 bytes: up to 1024 frames all of them,
-    /// and beyond that every second, fourth, and so on. So the first read at a place costs at most a walk over what was not
-    /// walked yet, and later ones less than 2 frames of walk for every 1024 of the stream.
+    /// [*uniform*](Self::is_uniform) stream. In an *irregular* one (see [the format](crate::format#frames)) it has to be
+    /// walked to, from frame word to frame word: a seek and a small read for each frame in between, or for several where
+    /// they are much smaller than a chunk. The way from the start of the stream is remembered, in up to 1024 places of 24
+    /// bytes: up to 1024 frames all of them, and beyond that every second, fourth, and so on. So the first read at a place
+    /// costs at most a walk over what was not walked yet, and later ones less than 2 frames of walk for every 1024 of the
+    /// stream.
     ///
     /// Reading on in order needs no seek, and one read a frame. Where frames are small and a read is dear, as with
     /// `tokio::fs::File`, put a [`BufReader`](tokio::io::BufReader) of some 64 KiB around the file, or use a
@@ -81,24 +82,25 @@ pin_project! {
     /// # Errors
     ///
     /// What is wrong with the stream is an [`Error`](crate::Error) inside an [`io::Error`], to be had by
-    /// [`Error::from_io`](crate::Error::from_io). A read that fails leaves the position where it is, so reading there again tries
-    /// again, and any other place that is intact can still be read. (In an irregular stream a damaged frame word can mislead
-    /// the walk to later frames; it ends in an error then.) An error of the inner reader is passed on as it is, and reading may be
-    /// resumed after it.
+    /// [`Error::from_io`](crate::Error::from_io). A read that fails leaves the position where it is, so reading there again
+    /// tries again, and any other place that is intact can still be read. (In an irregular stream a damaged frame word can
+    /// mislead the walk to later frames; it ends in an error then.) An error of the inner reader is passed on as it is, and
+    /// reading may be resumed after it.
     ///
     /// If the inner reader gives other bytes than it did before, because somebody writes to the file, that is an error too:
     /// never plaintext of two streams.
     ///
     /// # Cancel safety
     ///
-    /// `read`, `fill_buf`, `seek` and whatever else is cancel safe for readers in general are cancel safe: if one was dropped,
-    /// nothing is lost. If opening is dropped, so is the inner reader.
+    /// `read`, `fill_buf`, `seek` and whatever else is cancel safe for readers in general are cancel safe: if one was
+    /// dropped, nothing is lost. If opening is dropped, so is the inner reader.
     ///
     /// # Memory
     ///
     /// One chunk, or all of the plaintext if that is shorter, and less than 4 KiB, from the first read on; for an irregular
-    /// stream up to 24 KiB more. Wiped on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk. Chunks of 1 MiB and more are opened on
-    /// the blocking pool of the runtime; smaller ones in place, one [cooperative](tokio::task::coop) step each.
+    /// stream up to 24 KiB more. Wiped on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk. Chunks of 1 MiB and
+    /// more are opened on the blocking pool of the runtime; smaller ones in place, one [cooperative](tokio::task::coop)
+    /// step each.
     pub struct SeekReader<R> {
         #[pin]
         inner: R,
@@ -131,14 +133,14 @@ impl<R: AsyncRead + AsyncSeek + Unpin> SeekReader<R> {
     ///
     /// [In this order](crate::format#by-offset): what is wrong with header and key; [`Truncated`](Error::Truncated) if the input
     /// is too short or does not end in a final frame, which is also how something behind the stream shows;
-    /// [`Corrupt`](Error::Corrupt) if the final frame is damaged or of another stream, or does not agree with the length. Or the inner
-    /// reader's error.
+    /// [`Corrupt`](Error::Corrupt) if the final frame is damaged or of another stream, or does not agree with the length.
+    /// Or the inner reader's error.
     pub async fn open(inner: R, keys: impl Into<KeyRing>) -> io::Result<Self> {
         Self::open_at(inner, 0, keys, &DecryptOptions::new()).await
     }
 
-    /// Opens the stream with options. ([`DecryptOptions::trailing`] has no meaning here: the end of the stream is looked for at
-    /// the end of the input.)
+    /// Opens the stream with options. ([`DecryptOptions::trailing`] has no meaning here: the end of the stream is looked
+    /// for at the end of the input.)
     ///
     /// ```
     /// use std::io::Cursor;

@@ -23,8 +23,8 @@ pub(super) struct Opening {
     place: Tally,
     sealed: Bytes,
     range: Range<u64>,
-    /// The beginning of the range, as far as it was opened. It never grows beyond what was allocated for it, so no copy is left
-    /// behind.
+    /// The beginning of the range, as far as it was opened. It never grows beyond what was allocated for it, so no copy is
+    /// left behind.
     plaintext: Zeroizing<Vec<u8>>,
     result: Result<(), Error>,
 }
