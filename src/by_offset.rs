@@ -267,8 +267,8 @@ impl Index {
 
     /// Forgets the places behind the last frame that was opened, because a word on the way may have been a wrong one: the
     /// next walk sees for itself. Where no frame can be, not even that is to be believed.
-    pub(crate) fn doubt(&mut self, error: Option<Error>) {
-        if let Some(Error::InvalidFrame { frame, .. }) = error {
+    pub(crate) fn doubt(&mut self, error: Error) {
+        if let Error::InvalidFrame { frame, .. } = error {
             self.forget_from(frame);
         }
         // Never 0, for the first place is the start of the stream.
@@ -337,7 +337,7 @@ mod tests {
         places.iter().for_each(|place| index.note(*place));
         index.confirm(&places[3000]);
         index.confirm(&places[20]);
-        index.doubt(Some(Error::Corrupt { frame: 7, at: 0 }));
+        index.doubt(Error::Corrupt { frame: 7, at: 0 });
         assert_eq!(index.places.last().unwrap().frames(), 3000 / index.stride * index.stride);
         // And it goes on from there.
         places.iter().for_each(|place| index.note(*place));
@@ -345,7 +345,7 @@ mod tests {
 
         let mut unconfirmed = Index::new(places[0]);
         places.iter().for_each(|place| unconfirmed.note(*place));
-        unconfirmed.doubt(None);
+        unconfirmed.doubt(Error::Truncated { at: 0 });
         assert_eq!(unconfirmed.around(10_000).0.frames(), 0);
     }
 
@@ -364,9 +364,9 @@ mod tests {
         assert_eq!((frames(&index), index.confirmed), (7, places[6].total()));
         // No frame can be where one was thought to be; and at the start there always is one.
         let mut index = full();
-        index.doubt(Some(Error::InvalidFrame { frame: 9, at: 0, word: 0 }));
+        index.doubt(Error::InvalidFrame { frame: 9, at: 0, word: 0 });
         assert_eq!((frames(&index), index.confirmed), (8, places[8].total()));
-        index.doubt(Some(Error::InvalidFrame { frame: 0, at: 0, word: 0 }));
+        index.doubt(Error::InvalidFrame { frame: 0, at: 0, word: 0 });
         assert_eq!((frames(&index), index.confirmed), (0, 0));
     }
 }

@@ -302,7 +302,7 @@ impl<S: ReadAt> Shared<S> {
     async fn read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
         let read = self.try_read(from, range, least).await;
         if let Some(error) = read.as_ref().err().and_then(Error::from_io) {
-            self.index().doubt(Some(error));
+            self.index().doubt(error);
         }
         read
     }
@@ -310,16 +310,9 @@ impl<S: ReadAt> Shared<S> {
     async fn try_read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
         let (first, sealed, end) = self.read_frames(from, range.start..least).await?;
         let range = range.start..range.end.min(end.total());
-        let (plaintext, opened) = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
-        let mut index = self.index();
-        if opened.total() == end.total() {
-            index.confirm(&opened);
-        } else {
-            // Authentic all the same, but the words on the way there were not.
-            index.doubt(None);
-        }
-        drop(index);
-        Ok((plaintext, opened))
+        let plaintext = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
+        self.index().confirm(&end);
+        Ok((plaintext, end))
     }
 
     /// The frames that hold a range of plaintext, the place of the first, and the one behind the last.

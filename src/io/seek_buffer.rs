@@ -19,26 +19,28 @@ use crate::{
 /// A stream by offset, with room for one chunk.
 ///
 /// ```text
-///  place
-///  |    a data frame, sealed or opened    |
-///  +------+-------------------------+-----+------------+---------+
-///  | word | ciphertext or plaintext | tag | read ahead |  spare  |
-///  +------+-------------------------+-----+------------+---------+
+///             start
+///  0         (place)                                                len
+///  |           |    a data frame, sealed or opened    |               |
+///  +-----------+------+-------------------------+-----+---------------+---------+
+///  |  dropped  | word | ciphertext or plaintext | tag | what's behind |  spare  |
+///  +-----------+------+-------------------------+-----+---------------+---------+
 /// ```
 pub(crate) struct SeekBuffer {
     stream: ByOffset,
     index: Index,
-    /// Where in the stream `buf` begins: always at a frame.
-    place: Tally,
     buf: Zeroizing<Vec<u8>>,
+    /// Where the frame in front begins, in `buf`; and where in the stream.
+    start: usize,
+    place: Tally,
     front: Front,
     /// How much plaintext the frame in front holds, once it is or was to be opened.
     len: usize,
-    /// How long `buf` may be.
+    /// How much of the stream may be in the buffer, from the frame in front on.
     allowed: usize,
 }
 
-/// What became of the frame at the front of the buffer.
+/// What became of the frame in front.
 enum Front {
     Sealed,
     Opened,
@@ -65,8 +67,9 @@ impl SeekBuffer {
         Self {
             stream,
             index: Index::new(start),
-            place: start,
             buf: Zeroizing::default(),
+            start: 0,
+            place: start,
             front: Front::Sealed,
             len: 0,
             allowed: 0,
@@ -111,7 +114,7 @@ impl SeekBuffer {
         loop {
             let len = match self.stream.len_at(&self.place) {
                 Some(len) => len,
-                None => match self.buf.first_chunk::<WORD_LEN>() {
+                None => match self.there().first_chunk::<WORD_LEN>() {
                     Some(word) => self.stream.step(&self.place, *word)?,
                     None => {
                         self.allowed = self.stream.walk_len(self.room());
@@ -127,12 +130,22 @@ impl SeekBuffer {
             // The word behind a frame of unknown length is read along with it, to have the length of the next.
             self.allowed = frame + if self.stream.is_uniform() { 0 } else { WORD_LEN };
             self.len = len;
-            return Ok(if self.buf.len() < frame { self.read() } else { Next::Open(len) });
+            return Ok(if self.there().len() < frame { self.read() } else { Next::Open(len) });
         }
     }
 
     fn read(&self) -> Next {
-        Next::Read(self.place.end() + self.buf.len() as u64)
+        Next::Read(self.end_of_there())
+    }
+
+    /// What is there of the stream, from the frame in front on.
+    fn there(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
+    /// Where in the stream that ends.
+    fn end_of_there(&self) -> u64 {
+        self.place.end() + self.there().len() as u64
     }
 
     /// Goes to the frame that holds `position`, or to the last known place before it if that is nearer than this one.
@@ -146,18 +159,18 @@ impl SeekBuffer {
     fn go_to(&mut self, place: Tally) {
         self.place = place;
         self.buf.clear();
+        self.start = 0;
         self.front = Front::Sealed;
     }
 
     fn begin_anew(&mut self, error: Error) {
-        self.index.doubt(Some(error));
+        self.index.doubt(error);
         self.go_to(self.stream.start());
     }
 
     /// Moves on behind the frame in front, which holds `len` bytes of plaintext.
     fn drop_frame(&mut self, len: usize) {
-        let frame = self.buf.len().min(FRAME_OVERHEAD + len);
-        self.buf.drain(..frame);
+        self.start += self.there().len().min(FRAME_OVERHEAD + len);
         self.place.add(len);
         self.front = Front::Sealed;
         if !self.stream.is_uniform() {
@@ -165,7 +178,7 @@ impl SeekBuffer {
         }
     }
 
-    /// How long `buf` can get.
+    /// How much of the stream there is room for.
     fn room(&self) -> usize {
         let frame = FRAME_OVERHEAD + self.stream.longest();
         if self.stream.is_uniform() { frame } else { WALK_LEN.max(frame + WORD_LEN) }
@@ -178,6 +191,8 @@ impl SeekBuffer {
             let room = self.room();
             self.buf.reserve_exact(room);
         }
+        self.buf.drain(..self.start);
+        self.start = 0;
         let left = self.stream.end_of_data() - self.place.end();
         let allowed = usize::try_from(left).map_or(self.allowed, |left| left.min(self.allowed));
         let limit = allowed - self.buf.len();
@@ -186,7 +201,7 @@ impl SeekBuffer {
 
     /// What to tell if the input has ended where it was to be read. It was longer when the stream was opened.
     pub(crate) fn end_of_input(&mut self) -> Error {
-        let error = Error::Truncated { at: self.place.end() + self.buf.len() as u64 };
+        let error = Error::Truncated { at: self.end_of_there() };
         self.begin_anew(error);
         error
     }
@@ -203,8 +218,8 @@ impl SeekBuffer {
     }
 
     fn try_open(&mut self) -> Result<(), Error> {
-        let len = self.stream.whole_frame(&self.place, &self.buf)?;
-        let (body, rest) = self.buf[WORD_LEN..].split_at_mut(len);
+        let len = self.stream.whole_frame(&self.place, self.there())?;
+        let (body, rest) = self.buf[self.start + WORD_LEN..].split_at_mut(len);
         self.stream.open_body(&self.place, Body::InPlace(body), &rest[..TAG_LEN])
     }
 
@@ -212,7 +227,7 @@ impl SeekBuffer {
     pub(crate) fn plaintext(&self, position: u64) -> &[u8] {
         let skip = position.checked_sub(self.place.total()).and_then(|skip| usize::try_from(skip).ok());
         match (&self.front, skip) {
-            (Front::Opened, Some(skip)) if skip < self.len => &self.buf[WORD_LEN..][skip..self.len],
+            (Front::Opened, Some(skip)) if skip < self.len => &self.there()[WORD_LEN..][skip..self.len],
             _ => &[],
         }
     }

@@ -38,8 +38,8 @@ impl Opening {
         Self { stream, place, sealed, range, plaintext, result: Ok(()) }
     }
 
-    /// Opens all of it: here, frame by frame, or elsewhere if it is long. Returns the place behind it, too.
-    pub(super) async fn run(mut self) -> io::Result<(Bytes, Tally)> {
+    /// Opens all of it: here, frame by frame, or elsewhere if it is long.
+    pub(super) async fn run(mut self) -> io::Result<Bytes> {
         while self.is_going_on() && self.sealed.len() < OFFLOAD_LEN {
             coop::consume_budget().await;
             self.step();
@@ -80,8 +80,9 @@ impl Opening {
         let frame = self.place.total()..self.place.after(len).total();
         let opened = self.plaintext.len();
         let part = self.range.start + opened as u64..frame.end.min(self.range.end);
-        if part.is_empty() || part.start < frame.start {
-            return Err(self.source_has_changed());
+        if part.is_empty() {
+            // It ends before the range begins: a walk was misled, and this is not the frame that it was taken for.
+            return Err(Error::Corrupt { frame: self.place.frames(), at: self.place.end() });
         }
         if part == frame {
             self.plaintext.resize(opened + len, 0);
@@ -101,17 +102,11 @@ impl Opening {
     }
 
     /// The whole range, if all of it was opened.
-    fn finish(&mut self) -> Result<(Bytes, Tally), Error> {
+    fn finish(&mut self) -> Result<Bytes, Error> {
         self.result?;
-        if self.place.total() < self.range.end {
-            return Err(self.source_has_changed());
-        }
-        Ok((mem::take(&mut *self.plaintext).into(), self.place))
-    }
-
-    /// These are not the frames that were walked past.
-    fn source_has_changed(&self) -> Error {
-        Error::Corrupt { frame: self.place.frames(), at: self.place.end() }
+        let opened = self.range.start + self.plaintext.len() as u64;
+        assert_eq!(opened, self.range.end, "the frames were those that hold the range");
+        Ok(mem::take(&mut *self.plaintext).into())
     }
 }
 

@@ -384,6 +384,18 @@ fn a_walk_that_was_misled_never_ends_in_less_than_was_asked_for() {
         assert_eq!(read(&reader, 0..30).unwrap(), stream.plaintext[..30], "it is honest again");
         assert_eq!(read(&reader, 7..90).unwrap(), stream.plaintext[7..90]);
     }
+
+    // The lie is remembered, because the read behind it fails for another reason.
+    let stream = Stream::of_frames(&key, 40, &[5, 5, 40, 40]);
+    let source = Source::tampering(&stream.bytes, |read, bytes| match read {
+        2 => Ok([&word(2, 16 + 30)[..], &bytes[4..]].concat().into()),
+        3 => Err(ErrorKind::TimedOut.into()),
+        _ => Ok(bytes),
+    });
+    let reader = block_on(RangeReader::open(source, &key)).unwrap();
+    assert_eq!(read(&reader, 0..30).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(stream_error(read(&reader, 7..9)), Error::Corrupt { frame: 0, at: 80 });
+    assert_eq!(read(&reader, 7..9).unwrap(), stream.plaintext[7..9]);
 }
 
 #[test]
@@ -694,7 +706,8 @@ fn a_long_range_that_was_dropped_is_not_opened_to_its_end() {
     let key = Key::generate();
     let stream = Stream::of_frames(&key, 16, &vec![16; 1 << 18]);
     let reader = open(&key, &stream.bytes);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // On the only thread that there is, each job comes in its turn.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let mut range = Box::pin(reader.read_range(0..reader.len()));
         let mut turns = 0;
@@ -703,7 +716,7 @@ fn a_long_range_that_was_dropped_is_not_opened_to_its_end() {
             turns += 1;
             tokio::task::spawn_blocking(|| ()).await.unwrap();
         }
-        assert!(turns >= 8, "{turns}");
+        assert!((8..=10).contains(&turns), "{turns}");
     });
 }
 
