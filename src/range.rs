@@ -3,30 +3,24 @@
 //! A range is one contiguous read of just the frames that hold it. This must never return a byte of a frame that was not
 //! authenticated at its own position, whatever the source does between two reads.
 
+mod frames;
 mod opening;
 
 use std::{
     fmt, io,
     ops::Range,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_core::Stream;
-use tokio::task::coop;
 use tokio_util::sync::ReusableBoxFuture;
 
-use self::opening::Opening;
+use self::frames::Frames;
 use crate::{
-    by_offset::{self, ByOffset, Index, MAX_WALK_LEN},
-    error::Error,
-    format::{FRAME_OVERHEAD, Tally, WORD_LEN},
-    geometry::check_range,
-    key::KeyRing,
-    options::DecryptOptions,
-    read_at::ReadAt,
+    error::Error, format::Tally, geometry::check_range, key::KeyRing, options::DecryptOptions, read_at::ReadAt,
 };
 
 /// The longest range that [`RangeReader::read_range`] returns in one piece, in bytes: 64 MiB.
@@ -99,17 +93,7 @@ const PIECE_LEN: u64 = 1024 * 1024;
 /// irregular stream up to 24 KiB. [`DecryptOptions::max_chunk_size`] bounds the chunk. Where there is 1 MiB or more to be
 /// opened, that is done on the blocking pool of the runtime; otherwise in place, one [cooperative](tokio::task::coop) step
 /// per frame.
-pub struct RangeReader<S>(Arc<Shared<S>>);
-
-struct Shared<S> {
-    source: S,
-    /// Where in the source the stream begins.
-    base: u64,
-    stream: Arc<ByOffset>,
-    index: Mutex<Index>,
-    /// Held by whoever walks to where nobody has been.
-    explorer: tokio::sync::Mutex<()>,
-}
+pub struct RangeReader<S>(Arc<Frames<S>>);
 
 impl<S: ReadAt> RangeReader<S> {
     /// Opens the stream that `source` holds from its first byte to its last, with the default options.
@@ -169,15 +153,7 @@ impl<S: ReadAt> RangeReader<S> {
     ///
     /// As for [`open`](Self::open). Offsets in errors are from the start of the stream, not of `source`.
     pub async fn open_at(source: S, base: u64, keys: impl Into<KeyRing>, options: &DecryptOptions) -> io::Result<Self> {
-        let keys = keys.into();
-        let len = source.len().await?.saturating_sub(base);
-        let [head, tail] = ByOffset::ends(len);
-        let head = read_exactly(&source, base, head).await?;
-        let tail = read_exactly(&source, base, tail).await?;
-        let stream = ByOffset::open(len, [&head, &tail], &keys, options).map_err(by_offset::explain)?;
-        let index = Mutex::new(Index::new(stream.start()));
-        let explorer = tokio::sync::Mutex::default();
-        Ok(Self(Arc::new(Shared { source, base, stream: Arc::new(stream), index, explorer })))
+        Ok(Self(Arc::new(Frames::open(source, base, &keys.into(), options).await?)))
     }
 
     /// Reads a range of the plaintext, given in bytes. An empty one needs no read.
@@ -278,7 +254,7 @@ impl<S> RangeReader<S> {
 
     /// Gives the source back, unless a clone of this reader or one of its streams still uses it.
     pub fn into_inner(self) -> Option<S> {
-        Arc::into_inner(self.0).map(|shared| shared.source)
+        Arc::into_inner(self.0).map(|frames| frames.source)
     }
 }
 
@@ -291,151 +267,6 @@ impl<S> fmt::Debug for RangeReader<S> {
 impl<S> Clone for RangeReader<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
-    }
-}
-
-impl<S: ReadAt> Shared<S> {
-    /// Reads plaintext from `range.start` on: all up to `least`, and what else its last frame holds of the range. Returns the
-    /// place behind that frame too.
-    ///
-    /// `from` is the place of the frame that begins where the range does, if it is known.
-    async fn read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
-        let read = self.try_read(from, range, least).await;
-        if let Some(error) = read.as_ref().err().and_then(Error::from_io) {
-            self.index().doubt(error);
-        }
-        read
-    }
-
-    async fn try_read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
-        let (first, sealed, end) = self.read_frames(from, range.start..least).await?;
-        let range = range.start..range.end.min(end.total());
-        let plaintext = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
-        self.index().confirm(&end);
-        Ok((plaintext, end))
-    }
-
-    /// The frames that hold a range of plaintext, the place of the first, and the one behind the last.
-    async fn read_frames(&self, from: Option<Tally>, range: Range<u64>) -> io::Result<(Tally, Bytes, Tally)> {
-        if let (Some(first), Some(last)) = (self.stream.find(range.start), self.stream.find(range.end - 1)) {
-            let end = last.after(self.stream.most_at(&last));
-            return Ok((first, self.read_sealed(first.end()..end.end()).await?, end));
-        }
-        let first = match from {
-            Some(from) => from,
-            None => self.walk_to(range.start).await?,
-        };
-        let (sealed, end) = self.walk_through(first, range.end).await?;
-        Ok((first, sealed, end))
-    }
-
-    /// Walks to the frame that holds this byte of the plaintext.
-    async fn walk_to(&self, position: u64) -> io::Result<Tally> {
-        let (mut place, mut behind) = self.index().around(position);
-        let mut turn = None;
-        if behind.is_none() {
-            // One at a time goes where nobody has been; who waits for it finds that it was there.
-            turn = Some(self.explorer.lock().await);
-            (place, behind) = self.index().around(position);
-        }
-        if behind.is_some_and(|behind| behind.frames() == place.frames() + 1) {
-            return Ok(place);
-        }
-        let mut words = Bytes::new();
-        loop {
-            // Over a source that is never pending, a long walk would not let others run.
-            coop::consume_budget().await;
-            let Some(word) = words.first_chunk() else {
-                let end = place.end() + self.stream.walk_len(MAX_WALK_LEN) as u64;
-                words = self.read_sealed(place.end()..end.min(self.stream.end_of_data())).await?;
-                continue;
-            };
-            let len = self.stream.step(&place, *word)?;
-            let next = place.after(len);
-            self.index().note(next);
-            if next.total() > position {
-                drop(turn);
-                return Ok(place);
-            }
-            words.advance(words.len().min(FRAME_OVERHEAD + len));
-            place = next;
-        }
-    }
-
-    /// Reads the frames from `first` on that hold the plaintext up to `position`, and finds out where they end on the way.
-    /// That takes one read, if the guess of how long they are is a good one.
-    async fn walk_through(&self, first: Tally, position: u64) -> io::Result<(Bytes, Tally)> {
-        let mut sealed = Bytes::new();
-        let mut place = first;
-        while place.total() < position {
-            coop::consume_budget().await;
-            let before = place.end() - first.end();
-            match usize::try_from(before).ok().and_then(|before| sealed.get(before..)?.first_chunk()) {
-                Some(word) => {
-                    place.add(self.stream.step(&place, *word)?);
-                    self.index().note(place);
-                }
-                None => {
-                    let guess = self.stream.guess_end(&place, position);
-                    let end = match self.index().around(position - 1) {
-                        (last, Some(behind)) if behind.frames() == last.frames() + 1 => behind.end(),
-                        (_, Some(behind)) => behind.end().min(guess),
-                        (_, None) => guess,
-                    };
-                    sealed = self.read_on(first, sealed, end.max(place.end() + WORD_LEN as u64)).await?;
-                }
-            }
-        }
-        sealed = self.read_on(first, sealed, place.end()).await?;
-        if let Ok(len) = usize::try_from(place.end() - first.end()) {
-            sealed.truncate(len);
-        }
-        Ok((sealed, place))
-    }
-
-    /// Reads what is missing of the stream from `first` to `end`.
-    async fn read_on(&self, first: Tally, sealed: Bytes, end: u64) -> io::Result<Bytes> {
-        let start = first.end() + sealed.len() as u64;
-        if start >= end {
-            return Ok(sealed);
-        }
-        let more = self.read_sealed(start..end).await?;
-        Ok(if sealed.is_empty() { more } else { [sealed, more].concat().into() })
-    }
-
-    async fn read_sealed(&self, range: Range<u64>) -> io::Result<Bytes> {
-        read_exactly(&self.source, self.base, range).await
-    }
-
-    /// What is done under this lock does not panic, and whatever it were to leave could be forgotten.
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reads these bytes of the stream, which were there when its length was asked for.
-async fn read_exactly(source: &impl ReadAt, base: u64, range: Range<u64>) -> io::Result<Bytes> {
-    let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-    if len == 0 {
-        return Ok(Bytes::new());
-    }
-    match source.read_at(base + range.start, len).await {
-        Ok(bytes) if bytes.len() == len => Ok(bytes),
-        Ok(bytes) => Err(io::Error::other(format!(
-            "the source was asked for {len} bytes at {}, and returned {}",
-            base + range.start,
-            bytes.len()
-        ))),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            // Loops that read piece by piece would take it for a clean end.
-            let at = source.len().await?.saturating_sub(base);
-            Err(if at < range.end {
-                Error::Truncated { at }.into()
-            } else {
-                io::Error::other(format!("the source ended early, although it says that it is long enough: {error}"))
-            })
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -468,9 +299,9 @@ impl<S: ReadAt + 'static> Stream for RangeStream<S> {
             return Poll::Ready(None);
         }
         let piece = this.piece.get_or_insert_with(|| {
-            let (shared, place, range) = (this.reader.0.clone(), this.place.take(), this.rest.clone());
+            let (frames, place, range) = (this.reader.0.clone(), this.place.take(), this.rest.clone());
             let least = range.end.min(range.start.saturating_add(PIECE_LEN));
-            ReusableBoxFuture::new(async move { shared.read(place, range, least).await })
+            ReusableBoxFuture::new(async move { frames.read(place, range, least).await })
         });
         let read = ready!(piece.poll(cx));
         this.piece = None;
