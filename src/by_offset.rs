@@ -115,16 +115,22 @@ impl ByOffset {
         if average < room as u64 / 4 { room } else { WALK_LEN }
     }
 
-    /// Where in the stream the plaintext up to `position` probably ends, with the frame that holds its last byte: a guess,
-    /// from a place before it.
-    pub(crate) fn guess_end(&self, place: &Tally, position: u64) -> u64 {
-        let Trailer { total, frames, .. } = self.trailer;
+    /// Where in the stream the plaintext up to `position` probably ends, with the frame that holds its last byte: a guess, for
+    /// who has come from `first` to `place`.
+    pub(crate) fn guess_end(&self, first: &Tally, place: &Tally, position: u64) -> u64 {
+        // As dense as the stream is on the whole, or as it was on the way here, whichever is the longer.
         let missing = position.saturating_sub(place.total());
-        let average = total / frames.max(1);
-        // The words and tags of the frames in between, and all of the last one.
-        let between = u128::from(missing) * u128::from(frames) / u128::from(total.max(1));
-        let overhead = u64::try_from(between).map_or(0, |between| (between + 1) * FRAME_OVERHEAD as u64);
-        self.end_of_data().min(place.end() + missing + overhead + average)
+        let scale = |stream: u64, plaintext: u64| {
+            let len = u128::from(missing) * u128::from(stream) / u128::from(plaintext.max(1));
+            u64::try_from(len).unwrap_or(u64::MAX)
+        };
+        let data = self.end_of_data() - self.start.end();
+        let on_the_whole = scale(data, self.trailer.total);
+        let on_the_way = scale(place.end() - first.end(), place.total() - first.total());
+        // And all of the last frame, which may begin with the last byte.
+        let frame = data / self.trailer.frames.max(1) + FRAME_OVERHEAD as u64;
+        let len = on_the_whole.max(on_the_way).saturating_add(frame);
+        self.end_of_data().min(place.end().saturating_add(len))
     }
 
     /// The place of the frame that holds this byte of the plaintext, which has it; `None` if it has to be walked to.

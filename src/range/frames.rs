@@ -126,7 +126,7 @@ impl<S: ReadAt> Frames<S> {
                     self.index().note(place);
                 }
                 None => {
-                    let guess = self.stream.guess_end(&place, position);
+                    let guess = self.stream.guess_end(&first, &place, position);
                     let end = match self.index().around(position - 1) {
                         (last, Some(behind)) if behind.frames() == last.frames() + 1 => behind.end(),
                         (_, Some(behind)) => behind.end().min(guess),
