@@ -152,9 +152,8 @@ impl ByOffset {
 
     /// Checks the word of the frame at `place`, and returns how many bytes of plaintext the frame holds.
     ///
-    /// The word must be the one that the layout expects, or, in an irregular stream, lead no further than the final frame
-    /// says that there are frames and bytes. So a walk stays in front of the final frame, and when it has found all the
-    /// frames, they must be just what that describes.
+    /// The word must be the one that the layout expects, or, in an irregular stream, lead no further than there is plaintext;
+    /// and with the last frame, all must be just what the final frame describes. So a walk never goes past that.
     pub(crate) fn step(&self, place: &Tally, word: [u8; WORD_LEN]) -> Result<usize, Error> {
         let invalid = |word| Error::InvalidFrame { frame: place.frames(), at: place.end(), word };
         let Word::Data(len) = Word::parse(&word, self.start.chunk_size()).map_err(invalid)? else {
@@ -163,7 +162,7 @@ impl ByOffset {
         let next = place.after(len);
         let fits = match self.len_at(place) {
             Some(expected) => len == expected,
-            None => next.total() <= self.trailer.total && next.frames() <= self.trailer.frames,
+            None => next.total() <= self.trailer.total,
         };
         if !fits {
             return Err(invalid(u32::from_le_bytes(word)));

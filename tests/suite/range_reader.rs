@@ -292,6 +292,20 @@ fn damage_is_found_by_the_ranges_that_touch_it_and_no_other() {
 }
 
 #[test]
+fn a_word_that_leads_past_the_end_is_no_word() {
+    let key = Key::generate();
+    let stream = Stream::of_frames(&key, 16, &[3, 2, 4]);
+    let (at, position) = stream.start_of(1);
+    for len in [7, 16] {
+        let mut bytes = stream.bytes.clone();
+        bytes[at..at + 4].copy_from_slice(&word(2, 16 + len));
+        let word = u32::from_le_bytes(word(2, 16 + len));
+        let expected = Error::InvalidFrame { frame: 1, at: at as u64, word };
+        assert_eq!(stream_error(read(&open(&key, &bytes), position..position + 1)), expected);
+    }
+}
+
+#[test]
 fn a_changed_word_is_never_the_way_to_a_wrong_byte() {
     let key = Key::generate();
     for frames in [&[16, 3, 16, 9][..], &[1, 2, 3, 4, 5], &[3, 3, 3, 3, 3, 3]] {
@@ -491,12 +505,14 @@ fn a_stream_of_pieces_goes_on_after_a_fault_and_never_past_damage() {
 
     let mut damaged = stream.bytes.clone();
     damaged[80 + 20 * 65_556 + 100] ^= 1;
-    let mut pieces = open(&key, &damaged).stream(0..3 * MIB as u64).unwrap();
+    let reader = block_on(RangeReader::open(Source::new(&damaged), &key)).unwrap();
+    let mut pieces = reader.stream(0..3 * MIB as u64).unwrap();
     assert!(block_on(pieces.next()).unwrap().unwrap() == stream.plaintext[..MIB]);
     for _ in 0..5 {
         let expected = Error::Corrupt { frame: 20, at: 80 + 20 * 65_556 };
         assert_eq!(stream_error(block_on(pieces.next()).unwrap()), expected);
     }
+    assert_eq!(reader.get_ref().take_reads().len(), 2 + 2, "and nothing is read again for it");
 }
 
 #[test]
