@@ -21,7 +21,7 @@ use aes_gcm::{Aes256Gcm, KeyInit, Tag, aead::AeadInOut};
 use agcm::{DecryptReader, DecryptWriter, EncryptReader, EncryptWriter, Key};
 use criterion::{Criterion, Throughput};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, Runtime},
 };
 
@@ -98,20 +98,24 @@ fn reader(runtime: &Runtime, chunks: usize) -> Run<'_> {
     })
 }
 
+/// Takes all that a reader has in its buffer, over and over, until it ends.
+async fn drain(mut reader: impl AsyncBufRead + Unpin) {
+    loop {
+        let n = black_box(reader.fill_buf().await).expect("neither memory nor stream is damaged").len();
+        if n == 0 {
+            break;
+        }
+        reader.consume(n);
+    }
+}
+
 fn buffered_reader(runtime: &Runtime, chunks: usize) -> Run<'_> {
     let key = Key::generate();
     let stream = agcm::encrypt(&key, &vec![0u8; CHUNK * chunks]);
     Box::new(move || {
         timed(|| {
             runtime.block_on(async {
-                let mut reader = DecryptReader::new(&stream[..], &key);
-                loop {
-                    let n = black_box(reader.fill_buf().await).expect("the stream is intact").len();
-                    if n == 0 {
-                        break;
-                    }
-                    reader.consume(n);
-                }
+                drain(DecryptReader::new(&stream[..], &key)).await;
             });
         })
     })
@@ -123,14 +127,7 @@ fn pulling_encryptor(runtime: &Runtime, chunks: usize) -> Run<'_> {
     Box::new(move || {
         timed(|| {
             runtime.block_on(async {
-                let mut reader = EncryptReader::new(&plaintext[..], &key);
-                loop {
-                    let n = black_box(reader.fill_buf().await).expect("memory can be read").len();
-                    if n == 0 {
-                        break;
-                    }
-                    reader.consume(n);
-                }
+                drain(EncryptReader::new(&plaintext[..], &key)).await;
             });
         })
     })
