@@ -130,7 +130,12 @@ impl ByOffset {
         // And all of the last frame, which may begin with the last byte.
         let frame = data / self.trailer.frames.max(1) + FRAME_OVERHEAD as u64;
         let len = on_the_whole.max(on_the_way).saturating_add(frame);
-        self.end_of_data().min(place.end().saturating_add(len))
+        // But the stream need not go on as it was, and words can be forged: at most as much again as was there before.
+        let chunk = (FRAME_OVERHEAD + self.chunk_size()) as u64;
+        let most = missing + (place.end() - first.end()).max(chunk);
+        // And no less than a walk would take: a guess that falls short by a little, again and again, is a read each time.
+        let least = if place.frames() == first.frames() { 0 } else { WALK_LEN as u64 };
+        self.end_of_data().min(place.end() + len.min(most).max(least))
     }
 
     /// The place of the frame that holds this byte of the plaintext, which has it; `None` if it has to be walked to.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio_util::sync::ReusableBoxFuture;
 
-use self::frames::Frames;
+use self::{frames::Frames, opening::Fault};
 use crate::{
     error::Error, format::Tally, geometry::check_range, key::KeyRing, options::DecryptOptions, read_at::ReadAt,
 };
@@ -68,7 +68,8 @@ const PIECE_LEN: u64 = 1024 * 1024;
 /// every 1024 of the stream. Where a range ends is then known, or guessed: it is read at once, or in a few reads, of which
 /// the last may take in a little too much.
 ///
-/// Only one of many ranges at a time walks where nobody has been. The others wait for it, unless their way is known.
+/// Each range walks by itself where nobody has been before. If many are to be read at once, read the last byte of the stream
+/// first, or whatever lies furthest back: then the way is known to all.
 ///
 /// # Errors
 ///
@@ -182,8 +183,7 @@ impl<S: ReadAt> RangeReader<S> {
 
     /// A range of the plaintext of any length, given in bytes, as a [`Stream`] of its pieces.
     ///
-    /// A piece is whatever full frames hold, from 1 MiB on (one frame if that is longer); only the first and the last are
-    /// shorter. They are read one at a time, each when it is asked for. From a source that is far away, more at a time are
+    /// A piece is at least 1 MiB and goes on to the end of a frame; only the last may be shorter. They are read one at a time, each when it is asked for. From a source that is far away, more at a time are
     /// faster: ask for several ranges of some MiB by [`read_range`](Self::read_range), with `StreamExt::buffered` for
     /// example. As an `AsyncRead` it goes through [`StreamReader`](tokio_util::io::StreamReader).
     ///
@@ -283,7 +283,7 @@ pub struct RangeStream<S> {
     /// The place where that begins, if it is known.
     place: Option<Tally>,
     /// The piece that is being read, and the place behind it.
-    piece: Option<ReusableBoxFuture<'static, io::Result<(Bytes, Tally)>>>,
+    piece: Option<ReusableBoxFuture<'static, Result<(Bytes, Tally), Fault>>>,
     failed: Option<Error>,
 }
 
@@ -311,9 +311,11 @@ impl<S: ReadAt + 'static> Stream for RangeStream<S> {
                 this.place = Some(place);
                 Ok(bytes)
             }
-            Err(error) => {
-                this.failed = Error::from_io(&error);
-                Err(error)
+            Err(fault) => {
+                if let Fault::Stream(error) = fault {
+                    this.failed = Some(error);
+                }
+                Err(fault.into())
             }
         }))
     }

@@ -217,7 +217,10 @@ where
     let Range { start, end } = range;
     let mut bytes = Vec::with_capacity(PRELUDE_LEN);
     if start < end {
-        inner.seek(SeekFrom::Start(base + start)).await?;
+        let target = base + start;
+        if inner.seek(SeekFrom::Start(target)).await? != target {
+            return Err(went_elsewhere());
+        }
         inner.take(end - start).read_to_end(&mut bytes).await?;
     }
     let read = start + bytes.len() as u64;
@@ -225,6 +228,10 @@ where
         return Err(Error::Truncated { at: read }.into());
     }
     Ok(bytes)
+}
+
+fn went_elsewhere() -> io::Error {
+    io::Error::other("the inner reader did not go where it was sent")
 }
 
 impl<R> SeekReader<R> {
@@ -333,7 +340,7 @@ fn poll_go_to<R: AsyncSeek>(
     let arrived = ready!(inner.poll_complete(cx));
     *standing = Standing::Unknown;
     if arrived? != target {
-        return Poll::Ready(Err(io::Error::other("the inner reader did not go where it was sent")));
+        return Poll::Ready(Err(went_elsewhere()));
     }
     *standing = Standing::At(target);
     Poll::Ready(Ok(()))

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::task::coop;
 
-use super::opening::Opening;
+use super::opening::{Fault, Opening};
 use crate::{
     by_offset::{self, ByOffset, Index, MAX_WALK_LEN},
     error::Error,
@@ -29,8 +29,6 @@ pub(super) struct Frames<S> {
     base: u64,
     pub(super) stream: Arc<ByOffset>,
     index: Mutex<Index>,
-    /// Held by whoever walks to where nobody has been.
-    explorer: tokio::sync::Mutex<()>,
 }
 
 impl<S: ReadAt> Frames<S> {
@@ -38,26 +36,31 @@ impl<S: ReadAt> Frames<S> {
     pub(super) async fn open(source: S, base: u64, keys: &KeyRing, options: &DecryptOptions) -> io::Result<Self> {
         let len = source.len().await?.saturating_sub(base);
         let [head, tail] = ByOffset::ends(len);
-        let head = read_exactly(&source, base, head).await?;
-        let tail = read_exactly(&source, base, tail).await?;
+        let head = read_exactly(&source, base, head).await.map_err(io::Error::from)?;
+        let tail = read_exactly(&source, base, tail).await.map_err(io::Error::from)?;
         let stream = ByOffset::open(len, [&head, &tail], keys, options).map_err(by_offset::explain)?;
         let index = Mutex::new(Index::new(stream.start()));
-        Ok(Self { source, base, stream: Arc::new(stream), index, explorer: tokio::sync::Mutex::default() })
+        Ok(Self { source, base, stream: Arc::new(stream), index })
     }
 
     /// Reads plaintext from `range.start` on: all up to `least`, and what else its last frame holds of the range. Returns the
     /// place behind that frame too.
     ///
     /// `from` is the place of the frame that begins where the range does, if it is known.
-    pub(super) async fn read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
+    pub(super) async fn read(
+        &self,
+        from: Option<Tally>,
+        range: Range<u64>,
+        least: u64,
+    ) -> Result<(Bytes, Tally), Fault> {
         let read = self.try_read(from, range, least).await;
-        if let Some(error) = read.as_ref().err().and_then(Error::from_io) {
+        if let Err(Fault::Stream(error)) = read {
             self.index().doubt(error);
         }
         read
     }
 
-    async fn try_read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> io::Result<(Bytes, Tally)> {
+    async fn try_read(&self, from: Option<Tally>, range: Range<u64>, least: u64) -> Result<(Bytes, Tally), Fault> {
         let (first, sealed, end) = self.read_frames(from, range.start..least).await?;
         let range = range.start..range.end.min(end.total());
         let plaintext = Opening::new(self.stream.clone(), first, sealed, range).run().await?;
@@ -66,7 +69,7 @@ impl<S: ReadAt> Frames<S> {
     }
 
     /// The frames that hold a range of plaintext, the place of the first, and the one behind the last.
-    async fn read_frames(&self, from: Option<Tally>, range: Range<u64>) -> io::Result<(Tally, Bytes, Tally)> {
+    async fn read_frames(&self, from: Option<Tally>, range: Range<u64>) -> Result<(Tally, Bytes, Tally), Fault> {
         if let (Some(first), Some(last)) = (self.stream.find(range.start), self.stream.find(range.end - 1)) {
             let end = last.after(self.stream.most_at(&last));
             return Ok((first, self.read_sealed(first.end()..end.end()).await?, end));
@@ -80,22 +83,24 @@ impl<S: ReadAt> Frames<S> {
     }
 
     /// Walks to the frame that holds this byte of the plaintext.
-    async fn walk_to(&self, position: u64) -> io::Result<Tally> {
-        let (mut place, mut behind) = self.index().around(position);
-        let mut turn = None;
-        if behind.is_none() {
-            // One at a time goes where nobody has been; who waits for it finds that it was there.
-            turn = Some(self.explorer.lock().await);
-            (place, behind) = self.index().around(position);
-        }
-        if behind.is_some_and(|behind| behind.frames() == place.frames() + 1) {
-            return Ok(place);
-        }
+    ///
+    /// Whoever walks does so alone. To wait for another who is on the way could take for ever: it may be a future that is kept
+    /// and not polled.
+    async fn walk_to(&self, position: u64) -> Result<Tally, Fault> {
+        let mut place = self.stream.start();
         let mut words = Bytes::new();
         loop {
             // Over a source that is never pending, a long walk would not let others run.
             coop::consume_budget().await;
             let Some(word) = words.first_chunk() else {
+                // Others may have come further meanwhile.
+                let (known, behind) = self.index().around(position);
+                if known.total() == position || behind.is_some_and(|behind| behind.frames() == known.frames() + 1) {
+                    return Ok(known);
+                }
+                if known.total() > place.total() {
+                    place = known;
+                }
                 let end = place.end() + self.stream.walk_len(MAX_WALK_LEN) as u64;
                 words = self.read_sealed(place.end()..end.min(self.stream.end_of_data())).await?;
                 continue;
@@ -104,7 +109,6 @@ impl<S: ReadAt> Frames<S> {
             let next = place.after(len);
             self.index().note(next);
             if next.total() > position {
-                drop(turn);
                 return Ok(place);
             }
             words.advance(words.len().min(FRAME_OVERHEAD + len));
@@ -114,7 +118,7 @@ impl<S: ReadAt> Frames<S> {
 
     /// Reads the frames from `first` on that hold the plaintext up to `position`, and finds out where they end on the way.
     /// That takes one read, if the guess of how long they are is a good one.
-    async fn walk_through(&self, first: Tally, position: u64) -> io::Result<(Bytes, Tally)> {
+    async fn walk_through(&self, first: Tally, position: u64) -> Result<(Bytes, Tally), Fault> {
         let mut sealed = Bytes::new();
         let mut place = first;
         while place.total() < position {
@@ -144,7 +148,7 @@ impl<S: ReadAt> Frames<S> {
     }
 
     /// Reads what is missing of the stream from `first` to `end`.
-    async fn read_on(&self, first: Tally, sealed: Bytes, end: u64) -> io::Result<Bytes> {
+    async fn read_on(&self, first: Tally, sealed: Bytes, end: u64) -> Result<Bytes, Fault> {
         let start = first.end() + sealed.len() as u64;
         if start >= end {
             return Ok(sealed);
@@ -153,7 +157,7 @@ impl<S: ReadAt> Frames<S> {
         Ok(if sealed.is_empty() { more } else { [sealed, more].concat().into() })
     }
 
-    async fn read_sealed(&self, range: Range<u64>) -> io::Result<Bytes> {
+    async fn read_sealed(&self, range: Range<u64>) -> Result<Bytes, Fault> {
         read_exactly(&self.source, self.base, range).await
     }
 
@@ -164,27 +168,25 @@ impl<S: ReadAt> Frames<S> {
 }
 
 /// Reads these bytes of the stream, which were there when its length was asked for.
-async fn read_exactly(source: &impl ReadAt, base: u64, range: Range<u64>) -> io::Result<Bytes> {
+async fn read_exactly(source: &impl ReadAt, base: u64, range: Range<u64>) -> Result<Bytes, Fault> {
     let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
     if len == 0 {
         return Ok(Bytes::new());
     }
-    match source.read_at(base + range.start, len).await {
-        Ok(bytes) if bytes.len() == len => Ok(bytes),
-        Ok(bytes) => Err(io::Error::other(format!(
-            "the source was asked for {len} bytes at {}, and returned {}",
-            base + range.start,
-            bytes.len()
-        ))),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            // Loops that read piece by piece would take it for a clean end.
-            let at = source.len().await?.saturating_sub(base);
-            Err(if at < range.end {
-                Error::Truncated { at }.into()
-            } else {
-                io::Error::other(format!("the source ended early, although it says that it is long enough: {error}"))
-            })
+    let words = match source.read_at(base + range.start, len).await {
+        Ok(bytes) if bytes.len() == len => return Ok(bytes),
+        Ok(bytes) => {
+            format!("the source was asked for {len} bytes at {}, and returned {}", base + range.start, bytes.len())
         }
-        Err(error) => Err(error),
-    }
+        // Loops that read piece by piece would take it for a clean end.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let at = source.len().await?.saturating_sub(base);
+            if at < range.end {
+                return Err(Error::Truncated { at }.into());
+            }
+            format!("the source ended early, although it says that it is long enough: {error}")
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Err(io::Error::other(words).into())
 }

@@ -16,6 +16,35 @@ use crate::{
     io::offload::{OFFLOAD_LEN, Offload},
 };
 
+/// Why a range was not read. An error of the source is none of the stream, even if there is one of a stream inside: the source
+/// may itself be one that is decrypted.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Stream(Error),
+    Source(io::Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Stream(error) => error.into(),
+            Fault::Source(error) => error,
+        }
+    }
+}
+
 /// The frames of a range on their way to plaintext.
 pub(super) struct Opening {
     stream: Arc<ByOffset>,
@@ -39,7 +68,7 @@ impl Opening {
     }
 
     /// Opens all of it: here, frame by frame, or elsewhere if it is long.
-    pub(super) async fn run(mut self) -> io::Result<Bytes> {
+    pub(super) async fn run(mut self) -> Result<Bytes, Fault> {
         while self.is_going_on() && self.sealed.len() < OFFLOAD_LEN {
             coop::consume_budget().await;
             self.step();

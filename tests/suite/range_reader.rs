@@ -178,7 +178,7 @@ fn an_irregular_stream_is_walked_once_and_then_known() {
     assert_eq!(reads_of(at(20) + 1..at(40) + 1), [bytes_of(20..41)], "all the frames of a range in one read");
     // Where nobody has been, the end is a guess, of which a frame or so is too much.
     let reads = reads_of(at(61)..at(99) + 1);
-    assert_eq!(reads.len(), 2, "{reads:?}");
+    assert_eq!(reads.len(), 1, "{reads:?}");
     assert!(reads.iter().map(|read| read.end - read.start).sum::<u64>() < 40 * 20_022);
     assert_eq!(reads_of(at(61)..at(99) + 1), [bytes_of(61..100)]);
 }
@@ -197,7 +197,7 @@ fn all_of_a_stream_is_a_few_reads_even_if_its_frames_are_small_or_badly_guessed(
             reader.get_ref().take_reads();
             assert_eq!(read(&reader, range.clone()).unwrap(), stream.plaintext[range.clone()]);
             let reads = reader.get_ref().take_reads();
-            assert!(reads.len() <= 5, "{range:?}: {}", reads.len());
+            assert!(reads.len() <= 8, "{range:?}: {}", reads.len());
             let bytes: u64 = reads.iter().map(|read| read.end - read.start).sum();
             assert!(bytes <= 2 * stream.bytes.len() as u64);
         }
@@ -206,32 +206,85 @@ fn all_of_a_stream_is_a_few_reads_even_if_its_frames_are_small_or_badly_guessed(
         assert!(reader.get_ref().take_reads().len() <= 4);
         read(&reader, 0..len).unwrap();
         let reads = reader.get_ref().take_reads();
-        assert!(reads.len() <= if frames.len() < 1024 { 1 } else { 2 }, "{reads:?}");
+        assert!(reads.len() <= if frames.len() < 1024 { 1 } else { 3 }, "{reads:?}");
     }
 }
 
 #[test]
-fn many_at_once_share_one_walk() {
+fn where_one_has_walked_many_at_once_need_not() {
     let key = Key::generate();
     let stream = long_irregular(&key);
     let reader = block_on(RangeReader::open(Slow(Source::new(&stream.bytes)), &key)).unwrap();
-    reader.get_ref().0.take_reads();
     let len = stream.plaintext.len();
-    let ranges = (0..50).map(|i| read_owned(&reader, len - 1 - i..len));
+    block_on(read_owned(&reader, len - 1..len)).unwrap();
+    reader.get_ref().0.take_reads();
+    let ranges = (0..50).map(|i| read_owned(&reader, len - 1 - i * 10_000..len - i * 10_000));
     let ranges = block_on(futures::future::join_all(ranges));
     for (i, range) in ranges.into_iter().enumerate() {
-        assert_eq!(range.unwrap(), stream.plaintext[len - 1 - i..]);
+        assert_eq!(range.unwrap(), stream.plaintext[len - 1 - i * 10_000..len - i * 10_000]);
     }
-    assert_eq!(reader.get_ref().0.take_reads().len(), 100 + 50);
+    assert_eq!(reader.get_ref().0.take_reads().len(), 50);
+}
 
-    // Whoever is on the way and gives up keeps nobody from it.
+/// A future that somebody keeps and does not poll must not hold up any other.
+#[test]
+fn who_gives_up_half_way_keeps_nobody_from_walking() {
+    let key = Key::generate();
+    let stream = long_irregular(&key);
+    let len = stream.plaintext.len();
     let reader = block_on(RangeReader::open(Slow(Source::new(&stream.bytes)), &key)).unwrap();
-    let mut first = Box::pin(reader.read_range(len as u64 - 1..len as u64));
-    assert!(poll_once(&mut first).is_pending());
-    let mut second = Box::pin(reader.read_range(len as u64 - 1..len as u64));
-    assert!(poll_once(&mut second).is_pending());
-    drop(first);
-    assert_eq!(block_on(second).unwrap(), stream.plaintext[len - 1..]);
+    let mut kept = Box::pin(reader.read_range(len as u64 - 1..len as u64));
+    let mut pieces = reader.stream(len as u64 / 2..len as u64).unwrap();
+    assert!(poll_once(&mut kept).is_pending());
+    assert!(poll_once(pieces.next()).is_pending());
+    assert_eq!(read(&reader, len - 1..len).unwrap(), stream.plaintext[len - 1..]);
+    // What has walked meanwhile helps whoever goes on.
+    reader.get_ref().0.take_reads();
+    assert_eq!(block_on(kept).unwrap(), stream.plaintext[len - 1..]);
+    assert!(reader.get_ref().0.take_reads().len() <= 3);
+    assert!(block_on(pieces.try_next()).unwrap().unwrap() == stream.plaintext[len / 2..]);
+}
+
+/// Words that were forged on the way, or a stream that changes its ways, must not make a range much longer than it is.
+#[test]
+fn a_guess_never_takes_in_much_more_than_a_range() {
+    let key = Key::generate();
+    let ones_first: Vec<usize> = (0..30_000).map(|i| if i < 29_500 { 1 } else { 10_000 }).collect();
+    let ones_last: Vec<usize> = (0..30_000).map(|i| if i < 500 { 10_000 } else { 1 }).collect();
+    for frames in [ones_first, ones_last] {
+        let stream = Stream::of_frames(&key, 10_000, &frames);
+        let reader = block_on(RangeReader::open(Source::new(&stream.bytes), &key)).unwrap();
+        let len = stream.plaintext.len();
+        for range in [0..20_000, 0..500_000, len - 500_000..len - 100_000, len - 20_000..len] {
+            read(&reader, range.start..range.start + 1).unwrap();
+            reader.get_ref().take_reads();
+            assert!(read(&reader, range.clone()).unwrap() == stream.plaintext[range.clone()]);
+            let reads = reader.get_ref().take_reads();
+            let bytes: u64 = reads.iter().map(|read| read.end - read.start).sum();
+            let frame_at =
+                |position: usize| (0..frames.len()).take_while(|&i| stream.start_of(i).1 <= position).count() - 1;
+            let sealed = stream.start_of(frame_at(range.end - 1) + 1).0 - stream.start_of(frame_at(range.start)).0;
+            // Between two known places lie 32 frames that may have to be walked past.
+            assert!(bytes <= 2 * sealed as u64 + 32 * 10_020 + 65_536, "{range:?}: {bytes} for {sealed}");
+            assert!(reads.len() <= 12, "{range:?}: {}", reads.len());
+        }
+    }
+}
+
+/// A source may itself be a stream that is decrypted. What is wrong with that is not wrong with this.
+#[test]
+fn an_error_of_another_stream_below_is_one_of_the_source() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, 65_536, 3 * MIB);
+    let failing = Source::tampering(&stream.bytes, |number, bytes| match number {
+        3 => Err(Error::Corrupt { frame: 5, at: 500 }.into()),
+        _ => Ok(bytes),
+    });
+    let reader = block_on(RangeReader::open(failing, &key)).unwrap();
+    let mut pieces = reader.stream(0..3 * MIB as u64).unwrap();
+    assert!(block_on(pieces.next()).unwrap().is_ok());
+    assert_eq!(stream_error(block_on(pieces.next()).unwrap()), Error::Corrupt { frame: 5, at: 500 });
+    assert!(block_on(pieces.next()).unwrap().unwrap() == stream.plaintext[MIB..2 * MIB]);
 }
 
 async fn read_owned<S: ReadAt>(reader: &RangeReader<S>, range: Range<usize>) -> io::Result<Bytes> {
@@ -250,12 +303,12 @@ fn damage_does_not_cost_the_way_to_other_places() {
         let at = stream.start_of(frame).1;
         (read(&reader, at..at + 1).is_ok(), reader.get_ref().take_reads().len())
     };
-    assert_eq!(byte_of(90), (true, 92));
+    assert_eq!(byte_of(90), (true, 91), "a word for each frame before it, and the frame");
     for _ in 0..3 {
         assert_eq!(byte_of(50), (false, 1));
         assert_eq!(byte_of(90), (true, 1));
     }
-    assert_eq!(byte_of(99), (true, 10), "the words from the last known place on, and the frame");
+    assert_eq!(byte_of(99), (true, 9), "the words from the last known place on, and the frame");
 }
 
 #[test]
@@ -390,12 +443,12 @@ fn a_walk_that_was_misled_never_ends_in_less_than_was_asked_for() {
         })
     };
     let reader = block_on(RangeReader::open(lie(2), &key)).unwrap();
-    match read(&reader, 0..30) {
-        Ok(range) => assert_eq!(range, stream.plaintext[..30]),
+    match read(&reader, 1..30) {
+        Ok(range) => assert_eq!(range, stream.plaintext[1..30]),
         Err(error) => assert!(Error::from_io(&error).is_some()),
     }
     for _ in 0..2 {
-        assert_eq!(read(&reader, 0..30).unwrap(), stream.plaintext[..30], "it is honest again");
+        assert_eq!(read(&reader, 1..30).unwrap(), stream.plaintext[1..30], "it is honest again");
         assert_eq!(read(&reader, 7..90).unwrap(), stream.plaintext[7..90]);
     }
 
@@ -407,7 +460,7 @@ fn a_walk_that_was_misled_never_ends_in_less_than_was_asked_for() {
         _ => Ok(bytes),
     });
     let reader = block_on(RangeReader::open(source, &key)).unwrap();
-    assert_eq!(read(&reader, 0..30).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(read(&reader, 1..30).unwrap_err().kind(), ErrorKind::TimedOut);
     assert_eq!(stream_error(read(&reader, 7..9)), Error::Corrupt { frame: 0, at: 80 });
     assert_eq!(read(&reader, 7..9).unwrap(), stream.plaintext[7..9]);
 }

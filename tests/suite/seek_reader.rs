@@ -471,6 +471,8 @@ impl AsyncSeek for Astray {
 fn an_inner_reader_that_goes_elsewhere_is_an_error() {
     let key = Key::generate();
     let stream = Stream::uniform(&key, 16, 60).bytes;
+    let opened = block_on(SeekReader::open(Astray(Cursor::new(stream.clone()), 1), &key));
+    assert_eq!(opened.map(drop).unwrap_err().kind(), ErrorKind::Other);
     let mut reader = block_on(SeekReader::open(Astray(Cursor::new(stream), 0), &key)).unwrap();
     reader.get_mut().1 = 1;
     for _ in 0..2 {
