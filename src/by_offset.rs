@@ -183,7 +183,7 @@ impl ByOffset {
         let corrupt = Error::Corrupt { frame: place.frames(), at: place.end() };
         let word = input.first_chunk().ok_or(corrupt)?;
         let len = self.step(place, *word)?;
-        // Longer than it was when it was walked past.
+        // It was walked past in these very bytes, so they are enough; but what a slip would cost here is a panic.
         if input.len() < FRAME_OVERHEAD + len { Err(corrupt) } else { Ok(len) }
     }
 
