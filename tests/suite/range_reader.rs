@@ -452,6 +452,11 @@ fn a_walk_that_was_misled_never_ends_in_less_than_was_asked_for() {
         assert_eq!(read(&reader, 7..90).unwrap(), stream.plaintext[7..90]);
     }
 
+    // The walk goes on from where the lie has led it, to a frame of another position. What has led there is not believed again.
+    let reader = block_on(RangeReader::open(lie(2), &key)).unwrap();
+    assert_eq!(stream_error(read(&reader, 40..41)), Error::Corrupt { frame: 1, at: 130 });
+    assert_eq!(read(&reader, 40..41).unwrap(), stream.plaintext[40..41]);
+
     // The lie is remembered, because the read behind it fails for another reason.
     let stream = Stream::of_frames(&key, 40, &[5, 5, 40, 40]);
     let source = Source::tampering(&stream.bytes, |read, bytes| match read {
