@@ -183,9 +183,10 @@ impl<S: ReadAt> RangeReader<S> {
 
     /// A range of the plaintext of any length, given in bytes, as a [`Stream`] of its pieces.
     ///
-    /// A piece is at least 1 MiB and goes on to the end of a frame; only the last may be shorter. They are read one at a time, each when it is asked for. From a source that is far away, more at a time are
-    /// faster: ask for several ranges of some MiB by [`read_range`](Self::read_range), with `StreamExt::buffered` for
-    /// example. As an `AsyncRead` it goes through [`StreamReader`](tokio_util::io::StreamReader).
+    /// A piece is at least 1 MiB and goes on to the end of a frame; only the last may be shorter. They are read one at a
+    /// time, each when it is asked for. From a source that is far away, more at a time are faster: ask for several ranges
+    /// of some MiB by [`read_range`](Self::read_range), with `StreamExt::buffered` for example. As an `AsyncRead` it goes
+    /// through [`StreamReader`](tokio_util::io::StreamReader).
     ///
     /// After damage **it does not end**, but gives the same error again: see [`RangeStream`].
     ///

@@ -108,6 +108,7 @@ pin_project! {
         base: u64,
         standing: Standing,
         buffer: Offload<SeekBuffer>,
+        // What the buffer knows of the stream, for when it is away.
         len: u64,
         uniform: bool,
         chunk_size: usize,
