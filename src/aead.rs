@@ -99,6 +99,24 @@ impl StreamKey {
     }
 }
 
+/// A key of the Go library, which seals all chunks of a stream under one nonce. It can only open.
+pub(crate) struct GoKey {
+    cipher: Box<Aes256Gcm>,
+    nonce: [u8; NONCE_LEN],
+}
+
+impl GoKey {
+    pub(crate) fn new(key: &Key, nonce: [u8; NONCE_LEN]) -> Self {
+        Self { cipher: Box::new(Aes256Gcm::new(key.expose_bytes().into())), nonce }
+    }
+
+    /// Whether the tag matches; only then `body` is decrypted, and otherwise it is as it was.
+    pub(crate) fn open(&self, body: &mut [u8], tag: &[u8]) -> bool {
+        let Ok(tag) = <[u8; TAG_LEN]>::try_from(tag) else { return false };
+        self.cipher.decrypt_inout_detached(&self.nonce.into(), b"", body.into(), &Tag::from(tag)).is_ok()
+    }
+}
+
 /// The output of the key schedule: stream key, then key commitment.
 struct Secrets(Zeroizing<[u8; Key::LEN + COMMITMENT_LEN]>);
 

@@ -3,7 +3,7 @@
 //! [`Error`] is small and `Copy`, so adapters can remember it and return it again. It never holds an I/O error (those
 //! pass through unchanged), and it never holds a byte of key or plaintext.
 
-use std::{error, fmt, io};
+use std::{error, fmt, io, path::Path};
 
 /// What a stream or a caller did wrong.
 ///
@@ -186,8 +186,8 @@ impl fmt::Display for Error {
                  max_chunk_size when reading a stream that may use that much memory"
             ),
             Self::LegacyStream => f.write_str(
-                "written by the Go library Harpocrates, whose format is another one and is not safe; it cannot be \
-                 opened as an AGCM v1 stream",
+                "written by the Go library Harpocrates, whose format is another one and is not safe; import it into the new \
+                 format (agcm import --from-go, or legacy::GoReader)",
             ),
             Self::InvalidFrame { frame, at, word } => write!(
                 f,
@@ -270,6 +270,11 @@ impl Explained {
     pub(crate) fn error(words: String, cause: io::Error) -> io::Error {
         io::Error::new(cause.kind(), Self { words, cause })
     }
+}
+
+/// Adds to an error where it happened.
+pub(crate) fn at(path: &Path, doing: &str, error: io::Error) -> io::Error {
+    Explained::error(format!("{doing} {path:?}"), error)
 }
 
 impl fmt::Display for Explained {

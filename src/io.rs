@@ -10,7 +10,7 @@ mod encrypt_reader;
 mod encrypt_writer;
 pub(crate) mod offload;
 pub(crate) mod open_buffer;
-mod poll;
+pub(crate) mod poll;
 mod seal_buffer;
 mod seek_buffer;
 mod seek_reader;

@@ -116,6 +116,8 @@ mod oneshot;
 
 mod file;
 mod inspect;
+pub mod legacy;
+mod progress;
 mod range;
 mod read_at;
 
@@ -140,6 +142,7 @@ pub use crate::{
     key::{Key, KeyRing},
     oneshot::{decrypt, encrypt},
     options::{DecryptOptions, EncryptOptions, Trailing},
+    progress::{Progress, ProgressReader, ProgressWriter},
     range::{MAX_RANGE_LEN, RangeReader, RangeStream},
     read_at::{PositionedFile, ReadAt},
 };

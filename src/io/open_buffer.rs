@@ -94,6 +94,11 @@ impl OpenBuffer {
         })
     }
 
+    /// The chunk size of the stream, in bytes, while it is going on.
+    pub(crate) fn chunk_size(&self) -> Option<usize> {
+        self.decryptor.chunk_size()
+    }
+
     /// How many bytes the next step still lacks, as far as is known.
     pub(crate) fn missing(&self) -> usize {
         self.required.saturating_sub(self.buf.len())

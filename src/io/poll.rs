@@ -15,7 +15,7 @@ use tokio_util::io::poll_read_buf;
 
 /// Reads into a buffer that has room; 0 at the end. Each read is a cooperative step: a reader that is never pending, and
 /// gives little at a time, must not keep other tasks from theirs.
-pub(super) fn poll_read_some<R: AsyncRead>(
+pub(crate) fn poll_read_some<R: AsyncRead>(
     reader: Pin<&mut R>,
     cx: &mut Context<'_>,
     buf: &mut impl BufMut,
@@ -27,7 +27,7 @@ pub(super) fn poll_read_some<R: AsyncRead>(
 }
 
 /// Reads by copying out of what the reader has buffered.
-pub(super) fn poll_read_buffered<R: AsyncBufRead>(
+pub(crate) fn poll_read_buffered<R: AsyncBufRead>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
     out: &mut ReadBuf<'_>,
@@ -42,7 +42,7 @@ pub(super) fn poll_read_buffered<R: AsyncBufRead>(
 }
 
 /// Writes some of `bytes`, which are not empty; a writer that takes none is an error, or its caller would call for ever.
-pub(super) fn poll_write_some<W: AsyncWrite>(
+pub(crate) fn poll_write_some<W: AsyncWrite>(
     writer: Pin<&mut W>,
     cx: &mut Context<'_>,
     bytes: &[u8],

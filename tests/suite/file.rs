@@ -79,10 +79,11 @@ async fn what_is_at_the_target_is_never_replaced() {
         decrypt_file(&sealed, &dst, &key).await.unwrap_err(),
         encrypt_file(&src, &src, &key).await.unwrap_err(),
         decrypt_file(&sealed, &sealed, &key).await.unwrap_err(),
-        encrypt_file(&src, folder.path("folder"), &key).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     }
+    let error = encrypt_file(&src, folder.path("folder"), &key).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::IsADirectory, "{error}");
     assert_eq!(fs::read(&dst).unwrap(), b"old");
     assert_eq!(fs::read(&src).unwrap(), b"new");
     folder.assert_holds(&["dst", "folder", "sealed", "src"]);
