@@ -1,28 +1,41 @@
-//! Files: encrypted or decrypted beside their target, and published whole or not at all.
+//! Files: encrypted, decrypted, verified and re-encrypted, and published whole or not at all.
 //!
-//! A target appears under its name only when it is complete and on disk. Nothing that was there before is ever replaced, and
-//! nothing is left behind by an error, a panic or a future that was dropped. Only a process that is killed, or a machine that
-//! stops, leaves its temporary file, named `.agcm-*.partial`.
+//! A target appears under its name only when it is complete and on disk. What was there before is never touched unless it was
+//! asked for, and then replaced in one step; nothing is left behind by an error, a panic or a future that was dropped. All work
+//! is done on the blocking pool.
+
+mod pump;
+pub(crate) mod target;
 
 use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
-    path::Path,
+    fmt,
+    fs::{File, Metadata, Permissions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    pin::{Pin, pin},
+    sync::Arc,
 };
 
-use tempfile::NamedTempFile;
-use tokio_util::sync::CancellationToken;
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::{io::InspectReader, sync::CancellationToken};
 use zeroize::Zeroizing;
 
+use self::{
+    pump::{Callback, Opened, Sink, Source, open, seal, stop_if, stopped},
+    target::{Existing, Target, Visibility},
+};
 use crate::{
     blocking,
-    encrypt::Encryptor,
-    error::Explained,
-    format::{FRAME_OVERHEAD, WORD_LEN},
-    io::open_buffer::{Next, OpenBuffer},
+    error::at,
+    io::{DecryptReader, EncryptReader},
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
+    progress::{Meter, Progress, ProgressReader},
 };
+
+/// How much of what comes from a reader is written at a time, in bytes: a hop to the blocking pool costs as much as this does.
+const BATCH_LEN: usize = 1024 * 1024;
 
 /// Encrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
@@ -30,11 +43,10 @@ use crate::{
 /// blocking pool; memory stays at one chunk, whatever the size of the file. On Unix `dst` gets the permissions that the umask
 /// gives to new files, whatever those of `src` are.
 ///
-/// The stream has the default options. For others (a context, larger chunks) put an [`EncryptWriter`](crate::EncryptWriter) over
-/// a file.
+/// For another chunk size, a context, progress, or to replace a file that is there, see [`FileOptions`].
 ///
 /// ```
-/// use agcm::{Key, decrypt_file, encrypt_file};
+/// use agcm::{Key, decrypt_file, encrypt_file, verify_file};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::io::Result<()> {
@@ -44,6 +56,7 @@ use crate::{
 /// # std::fs::write(&plain, "some rows")?;
 /// let key = Key::generate();
 /// encrypt_file(&plain, &sealed, &key).await?;
+/// verify_file(&sealed, &key).await?; // all of it is there, and opens
 /// decrypt_file(&sealed, &restored, &key).await?;
 /// # assert_eq!(std::fs::read(&restored)?, b"some rows");
 /// # Ok(())
@@ -66,12 +79,7 @@ use crate::{
 ///
 /// Outside a Tokio runtime, as everything in `tokio::fs`.
 pub async fn encrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
-    let (src, dst) = (src.as_ref().to_owned(), dst.as_ref().to_owned());
-    let key = key.clone();
-    run(move |cancelled| {
-        convert(&src, &dst, Visibility::Umask, |from, to| seal(&key, &EncryptOptions::new(), from, to, cancelled))
-    })
-    .await
+    FileOptions::new().encrypt_file(src, dst, key).await
 }
 
 /// Decrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
@@ -80,7 +88,7 @@ pub async fn encrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Ke
 /// its owner may read it (mode 0600); elsewhere the permissions are those of the folder. If the process is killed, plaintext
 /// stays in a file `.agcm-*.partial` in the folder of `dst`, with the same permissions: delete it.
 ///
-/// For a stream with a context, read it through a [`DecryptReader`](crate::DecryptReader).
+/// For a stream with a context see [`FileOptions`].
 ///
 /// # Errors
 ///
@@ -95,243 +103,531 @@ pub async fn encrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Ke
 ///
 /// Outside a Tokio runtime.
 pub async fn decrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io::Result<u64> {
-    let (src, dst) = (src.as_ref().to_owned(), dst.as_ref().to_owned());
-    let buffer = OpenBuffer::new(keys.into(), &DecryptOptions::new(), Trailing::Reject);
-    run(move |cancelled| convert(&src, &dst, Visibility::Owner, |from, to| open(buffer, from, to, cancelled))).await
+    FileOptions::new().decrypt_file(src, dst, keys).await
 }
 
-/// Runs blocking work that is told to stop when the future is dropped.
-async fn run<T: Send + 'static>(
-    work: impl FnOnce(&CancellationToken) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let token = CancellationToken::new();
-    let dropped = token.clone().drop_guard();
-    let result = blocking::io(move || {
-        stop_if(&token)?;
-        work(&token)
-    })
-    .await;
-    dropped.disarm();
-    result
+/// Authenticates all of the file `src`, and returns the number of plaintext bytes. Nothing is written.
+///
+/// If this says that a backup is good, [`decrypt_file`] restores it, as long as the file stays as it is.
+///
+/// # Errors
+///
+/// What is wrong with the stream, as for [`decrypt_file`], or whatever the file system says.
+///
+/// # Cancel safety
+///
+/// If the future is dropped, the work stops within one chunk.
+///
+/// # Panics
+///
+/// Outside a Tokio runtime.
+pub async fn verify_file(src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io::Result<u64> {
+    FileOptions::new().verify_file(src, keys).await
 }
 
-/// Makes the new file `dst` out of `src`.
-fn convert(
-    src: &Path,
-    dst: &Path,
-    visibility: Visibility,
-    pump: impl FnOnce(Named<'_>, Named<'_>) -> io::Result<u64>,
-) -> io::Result<u64> {
-    let from = File::open(src).map_err(|error| at(src, "opening", error))?;
-    let target = Target::create(dst, visibility)?;
-    let total = pump(Named { path: src, file: &from }, Named { path: dst, file: target.temporary.as_file() })?;
-    target.publish()?;
-    Ok(total)
+/// Encrypts the stream in the file `path` anew under another key, in its place, and returns the number of plaintext bytes.
+///
+/// In one pass, without plaintext on disk: each frame is authenticated, and sealed under `key`. The new stream takes the place
+/// of the old one in one step, when all of it is on disk and the old one was authenticated to its end; until then the old one
+/// is untouched. Chunk size and permissions stay; nonce and salt are fresh; a stream with short chunks in the middle becomes
+/// uniform.
+///
+/// For a stream with a context, or a new file beside the old one, see [`FileOptions::rekey_file`].
+///
+/// ```
+/// use agcm::{Key, KeyRing, rekey_file, verify_file};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let folder = tempfile::tempdir()?;
+/// # let backup = folder.path().join("backup.agcm");
+/// # let (older, old, new) = (Key::generate(), Key::generate(), Key::generate());
+/// # std::fs::write(&backup, agcm::encrypt(&old, b"some rows"))?;
+/// let keys: KeyRing = [older, old].into_iter().collect(); // whichever it was
+/// rekey_file(&backup, keys, &new).await?;
+/// verify_file(&backup, &new).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As for [`decrypt_file`]. The old stream is as it was then. Only if the folder cannot be synced at the very end, the new one
+/// is in its place already, and the error says that it was the folder.
+///
+/// # Cancel safety
+///
+/// As for [`encrypt_file`]; if dropping comes too late, the new stream is complete.
+///
+/// # Panics
+///
+/// Outside a Tokio runtime.
+pub async fn rekey_file(path: impl AsRef<Path>, keys: impl Into<KeyRing>, key: &Key) -> io::Result<u64> {
+    FileOptions::new().rekey_file(path.as_ref(), path.as_ref(), keys, key).await
 }
 
-fn seal(
-    key: &Key,
-    options: &EncryptOptions,
-    mut from: Named<'_>,
-    mut to: Named<'_>,
-    cancelled: &CancellationToken,
-) -> io::Result<u64> {
-    let (mut encryptor, prelude) = Encryptor::start(key, options)?;
-    let chunk_size = encryptor.chunk_size();
-    let mut frame = Zeroizing::new(vec![0; chunk_size + FRAME_OVERHEAD]);
-    let mut total = 0;
-    to.write_all(&prelude)?;
-    loop {
-        let len = read_full(&mut from, &mut frame[WORD_LEN..][..chunk_size])?;
-        if len > 0 {
-            let frame = &mut frame[..len + FRAME_OVERHEAD];
-            encryptor.seal_in_place(frame)?;
-            to.write_all(frame)?;
-            total += len as u64;
+/// How files are encrypted and decrypted, beyond the defaults of [`encrypt_file`] and its kin.
+///
+/// ```
+/// use agcm::{DecryptOptions, EncryptOptions, FileOptions, Key};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = |name| folder.path().join(name);
+/// # let (plain, sealed, restored) = (path("db.dump"), path("db.dump.agcm"), path("db.restored"));
+/// # std::fs::write(&plain, "some rows")?;
+/// let key = Key::generate();
+/// let options = FileOptions::new()
+///     .encrypt_options(EncryptOptions::new().chunk_size(1024 * 1024)?.context("db/2026-11-22")?)
+///     .decrypt_options(DecryptOptions::new().context("db/2026-11-22")?)
+///     .overwrite(true)
+///     .progress(|progress| eprint!("\r{:3} %", progress.percent().unwrap_or(0)));
+///
+/// options.encrypt_file(&plain, &sealed, &key).await?;
+/// options.decrypt_file(&sealed, &restored, &key).await?;
+/// # assert_eq!(std::fs::read(&restored)?, b"some rows");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct FileOptions {
+    encrypt: Option<EncryptOptions>,
+    decrypt: DecryptOptions,
+    existing: Existing,
+    permissions: Option<Permissions>,
+    progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    cancel: CancellationToken,
+}
+
+impl FileOptions {
+    /// The defaults: those of the functions of the same names, like [`encrypt_file`].
+    pub fn new() -> Self {
+        Self {
+            encrypt: None,
+            decrypt: DecryptOptions::new(),
+            existing: Existing::Keep,
+            permissions: None,
+            progress: None,
+            cancel: CancellationToken::new(),
         }
-        // Whatever a growing file gains after its end was seen would make the stream irregular.
-        if len < chunk_size {
+    }
+
+    /// How streams are encrypted: their chunk size, their context.
+    pub fn encrypt_options(self, options: EncryptOptions) -> Self {
+        Self { encrypt: Some(options), ..self }
+    }
+
+    /// How streams are decrypted: their context, a limit for their chunks. Unless [`Trailing::Leave`] is chosen, nothing may
+    /// follow a stream in its file.
+    pub fn decrypt_options(self, options: DecryptOptions) -> Self {
+        Self { decrypt: options, ..self }
+    }
+
+    /// Whether a file that is at the target is replaced, in one step, when the new one is complete. By default it is an error.
+    ///
+    /// If a symbolic link is there, the file that it leads to is replaced. A folder, a device or a pipe never is; neither is
+    /// the source, except by [`rekey_file`](Self::rekey_file).
+    pub fn overwrite(self, overwrite: bool) -> Self {
+        Self { existing: if overwrite { Existing::Replace } else { Existing::Keep }, ..self }
+    }
+
+    /// Sets the permissions of new files, exactly, whatever the umask says. They get them when they are complete; until then
+    /// only their owner may read them.
+    ///
+    /// By default plaintext is for its owner (0600 on Unix), a stream as the umask says, and a stream that is re-encrypted
+    /// keeps those it had.
+    pub fn permissions(self, permissions: Permissions) -> Self {
+        Self { permissions: Some(permissions), ..self }
+    }
+
+    /// Calls back with how much of the source was read, in bytes, and its length, where that is known.
+    ///
+    /// At the first bytes, then at most twenty times a second, and once at the end, before the target is synced and published;
+    /// from the thread that does the work. If the callback panics, the operation fails, and leaves nothing behind.
+    pub fn progress(self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        Self { progress: Some(Arc::new(callback)), ..self }
+    }
+
+    /// Stops the operations with these options when `token` is cancelled: within one chunk, with an error, and without leaving
+    /// anything behind, as if the future was dropped; but here one can wait until it was cleaned up.
+    ///
+    /// ```
+    /// use agcm::{FileOptions, Key};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = |name| folder.path().join(name);
+    /// # std::fs::write(path("db.dump"), "some rows")?;
+    /// let token = CancellationToken::new();
+    /// token.cancel(); // a task that waits for Ctrl-C would do that
+    ///
+    /// let options = FileOptions::new().cancel_on(token);
+    /// options.encrypt_file(path("db.dump"), path("db.agcm"), &Key::generate()).await.unwrap_err();
+    /// assert!(!path("db.agcm").exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel_on(self, token: CancellationToken) -> Self {
+        Self { cancel: token, ..self }
+    }
+
+    /// As the function [`encrypt_file`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As there. [`IsADirectory`](io::ErrorKind::IsADirectory) if there is a folder at `dst`;
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `src` and `dst` are one file.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn encrypt_file(&self, src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
+        let new = self.new_file(dst.as_ref(), Visibility::Umask);
+        let (key, options) = (key.clone(), self.chosen_encrypt_options());
+        self.run(src.as_ref(), move |job| {
+            job.keep_source_from(&new)?;
+            job.convert(new, |from, to, cancelled| seal(&key, &options, from, to, cancelled))
+        })
+        .await
+    }
+
+    /// As the function [`decrypt_file`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As there, and as for [`encrypt_file`](Self::encrypt_file).
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn decrypt_file(
+        &self,
+        src: impl AsRef<Path>,
+        dst: impl AsRef<Path>,
+        keys: impl Into<KeyRing>,
+    ) -> io::Result<u64> {
+        let new = self.new_file(dst.as_ref(), Visibility::Owner);
+        let (keys, options) = (keys.into(), self.decrypt.clone());
+        self.run(src.as_ref(), move |job| {
+            job.keep_source_from(&new)?;
+            job.convert(new, |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
+        })
+        .await
+    }
+
+    /// As the function [`verify_file`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn verify_file(&self, src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io::Result<u64> {
+        let (keys, options) = (keys.into(), self.decrypt.clone());
+        self.run(src.as_ref(), move |job| {
+            job.pump(io::sink(), |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
+        })
+        .await
+    }
+
+    /// As the function [`rekey_file`], with these options, and with a target: the same path for the stream to be replaced,
+    /// another one for a new file.
+    ///
+    /// Unless [`encrypt_options`](Self::encrypt_options) were chosen, the new stream has the chunk size and the context of the
+    /// old one.
+    ///
+    /// # Errors
+    ///
+    /// As there. A file at `dst` that is not the source is [`AlreadyExists`](io::ErrorKind::AlreadyExists), unless
+    /// [`overwrite`](Self::overwrite) was chosen.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn rekey_file(
+        &self,
+        src: impl AsRef<Path>,
+        dst: impl AsRef<Path>,
+        keys: impl Into<KeyRing>,
+        key: &Key,
+    ) -> io::Result<u64> {
+        let mut new = self.new_file(dst.as_ref(), Visibility::Umask);
+        let (keys, key) = (keys.into(), key.clone());
+        let (decrypt, encrypt) = (self.decrypt.clone(), self.encrypt.clone());
+        self.run(src.as_ref(), move |job| {
+            let metadata = job.source.metadata()?;
+            if job.source.path.canonicalize().ok() == new.path.canonicalize().ok() {
+                new.existing = Existing::Replace;
+            }
+            if let Visibility::Umask = new.visibility {
+                new.visibility = Visibility::Exactly(metadata.permissions());
+                new.like = Some(metadata);
+            }
+            job.convert(new, |from, to, cancelled| {
+                let mut plaintext = Opened::new(from, keys, &decrypt);
+                let options = match encrypt {
+                    Some(options) => options,
+                    None => {
+                        let options = EncryptOptions::new().chunk_size(plaintext.chunk_size()?)?;
+                        EncryptOptions { context: decrypt.context.clone(), ..options }
+                    }
+                };
+                seal(&key, &options, plaintext, to, cancelled)
+            })
+        })
+        .await
+    }
+
+    /// Encrypts all that `reader` has into a new file `dst`, and returns the number of plaintext bytes.
+    ///
+    /// For what arrives over a socket or a pipe; a file is better encrypted by [`encrypt_file`](Self::encrypt_file). `dst`
+    /// appears as it does there, when the reader has ended and the stream is complete.
+    ///
+    /// ```
+    /// use agcm::{FileOptions, Key};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = |name| folder.path().join(name);
+    /// let (key, options) = (Key::generate(), FileOptions::new());
+    /// options.encrypt_from(&b"some rows"[..], path("db.agcm"), &key).await?;
+    ///
+    /// let stream = tokio::fs::File::open(path("db.agcm")).await?; // or a socket
+    /// options.decrypt_from(stream, path("db.restored"), &key).await?;
+    /// # assert_eq!(std::fs::read(path("db.restored"))?, b"some rows");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The reader's, passed on as they are, or as for [`encrypt_file`](Self::encrypt_file). There is no new file then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the temporary file is removed; at the very end, that may come too late, and `dst` is
+    /// complete. What was read from the reader is lost.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn encrypt_from(&self, reader: impl AsyncRead, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
+        let mut total = 0;
+        let reader = InspectReader::new(reader, |bytes| total += bytes.len() as u64);
+        let reader = ProgressReader::new(reader, None, self.callback());
+        let stream = EncryptReader::with_options(reader, key, &self.chosen_encrypt_options());
+        self.publish_from(stream, self.new_file(dst.as_ref(), Visibility::Umask)).await?;
+        Ok(total)
+    }
+
+    /// Decrypts the stream that `reader` has into a new file `dst`, and returns the number of plaintext bytes.
+    ///
+    /// As [`encrypt_from`](Self::encrypt_from) the other way round: `dst` appears only when the stream was authenticated to its
+    /// end. Unless [`Trailing::Leave`] was chosen, the reader must end there, too.
+    ///
+    /// # Errors
+    ///
+    /// The reader's, what is wrong with the stream, or as for [`decrypt_file`](Self::decrypt_file). There is no new file then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`encrypt_from`](Self::encrypt_from).
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn decrypt_from(
+        &self,
+        reader: impl AsyncRead,
+        dst: impl AsRef<Path>,
+        keys: impl Into<KeyRing>,
+    ) -> io::Result<u64> {
+        let reader = ProgressReader::new(reader, None, self.callback());
+        let options = self.decrypt.clone().trailing(self.decrypt.trailing.unwrap_or(Trailing::Reject));
+        let plaintext = DecryptReader::with_options(reader, keys, &options);
+        self.publish_from(plaintext, self.new_file(dst.as_ref(), Visibility::Owner)).await
+    }
+
+    pub(crate) fn chosen_encrypt_options(&self) -> EncryptOptions {
+        self.encrypt.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn chosen_decrypt_options(&self) -> DecryptOptions {
+        self.decrypt.clone()
+    }
+
+    fn new_file(&self, path: &Path, default: Visibility) -> NewFile {
+        let visibility = self.permissions.clone().map_or(default, Visibility::Exactly);
+        NewFile { path: path.to_owned(), visibility, existing: self.existing, like: None }
+    }
+
+    fn callback(&self) -> Callback {
+        match self.progress.clone() {
+            Some(callback) => Box::new(move |progress| callback(progress)),
+            None => Box::new(|_| ()),
+        }
+    }
+
+    /// Runs blocking work on the file `src`, which is told to stop when the future is dropped.
+    async fn run<T: Send + 'static>(
+        &self,
+        src: &Path,
+        work: impl FnOnce(Job<'_>) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (src, callback) = (src.to_owned(), self.callback());
+        let token = self.cancel.child_token();
+        let dropped = token.clone().drop_guard();
+        let result = blocking::io(move || {
+            stop_if(&token)?;
+            let file = File::open(&src).map_err(|error| at(&src, "opening", error))?;
+            // Of a pipe or a device the length says nothing.
+            let len = file.metadata().ok().filter(Metadata::is_file).map(|metadata| metadata.len());
+            let mut meter = Meter::new(len, callback);
+            work(Job { source: Source { path: &src, file: &file, meter: &mut meter }, cancelled: &token })
+        })
+        .await;
+        dropped.disarm();
+        result
+    }
+
+    /// Makes a new file of all that `reader` has, and returns its length.
+    async fn publish_from(&self, reader: impl AsyncRead, new: NewFile) -> io::Result<u64> {
+        let mut reader = pin!(reader);
+        let mut target = blocking::io(move || new.create()).await?;
+        let mut batch = Zeroizing::new(Vec::with_capacity(BATCH_LEN));
+        let mut total = 0;
+        loop {
+            // Only what waits for others is cut short: whether a file was published must not be left open.
+            let read = self.cancel.run_until_cancelled(read_batch(reader.as_mut(), &mut batch)).await;
+            read.unwrap_or_else(|| Err(stopped()))?;
+            if batch.is_empty() {
+                break;
+            }
+            total += batch.len() as u64;
+            (target, batch) = blocking::io(move || {
+                Sink { path: target.path(), file: target.file() }.write_all(&batch)?;
+                batch.clear();
+                Ok((target, batch))
+            })
+            .await?;
+        }
+        blocking::io(move || target.publish()).await?;
+        Ok(total)
+    }
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for FileOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileOptions")
+            .field("encrypt", &self.encrypt)
+            .field("decrypt", &self.decrypt)
+            .field("existing", &self.existing)
+            .field("permissions", &self.permissions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads until `batch` is full or there is no more.
+async fn read_batch(mut reader: Pin<&mut impl AsyncRead>, batch: &mut Vec<u8>) -> io::Result<()> {
+    while batch.len() < BATCH_LEN {
+        let room = BATCH_LEN - batch.len();
+        if reader.read_buf(&mut (&mut *batch).limit(room)).await? == 0 {
             break;
         }
-        stop_if(cancelled)?;
     }
-    to.write_all(&encryptor.finish())?;
-    stop_if(cancelled)?;
-    Ok(total)
+    Ok(())
 }
 
-fn open(
-    mut buffer: OpenBuffer,
-    mut from: Named<'_>,
-    mut to: Named<'_>,
-    cancelled: &CancellationToken,
-) -> io::Result<u64> {
-    let mut total = 0;
-    loop {
-        match buffer.next().map_err(|error| at(from.path, "decrypting", error.into()))? {
-            Next::Open(_) => buffer.open(),
-            Next::Take => {
-                let plaintext = buffer.plaintext();
-                let len = plaintext.len();
-                to.write_all(plaintext)?;
-                total += len as u64;
-                buffer.consume(len);
-                stop_if(cancelled)?;
-            }
-            Next::Read => {
-                let spare = buffer.spare();
-                let (limit, buf) = (spare.limit(), spare.into_inner());
-                let len = buf.len();
-                buf.resize(len + limit, 0);
-                let read = read_full(&mut from, &mut buf[len..]);
-                buf.truncate(len + read.as_ref().copied().unwrap_or(0));
-                if read? == 0 {
-                    buffer.end_of_input();
-                }
-            }
-            Next::End => {
-                stop_if(cancelled)?;
-                return Ok(total);
-            }
-        }
-    }
+/// A file that is to be made, and how.
+struct NewFile {
+    path: PathBuf,
+    visibility: Visibility,
+    existing: Existing,
+    /// The file whose owner it should have, if that can be.
+    like: Option<Metadata>,
 }
 
-/// Fills `buf`, unless the input ends before; returns how much was read.
-fn read_full(from: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buf.len() {
-        match from.read(&mut buf[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
-}
-
-/// Ends the work of a future that was dropped; nobody is left to see the error.
-fn stop_if(cancelled: &CancellationToken) -> io::Result<()> {
-    if cancelled.is_cancelled() { Err(io::Error::other("the operation was dropped")) } else { Ok(()) }
-}
-
-/// Who may read a new file.
-enum Visibility {
-    /// Whoever the process lets read its files.
-    Umask,
-    Owner,
-}
-
-/// A file that has no name yet: a temporary one in the folder where it will appear, removed unless it is published.
-struct Target<'a> {
-    path: &'a Path,
-    folder: Folder<'a>,
-    temporary: NamedTempFile,
-}
-
-impl<'a> Target<'a> {
-    fn create(path: &'a Path, visibility: Visibility) -> io::Result<Self> {
-        // `folder/` and `folder/.` have a name for the standard library, but ask for a folder, as the file system would say
-        // after all the work.
-        let bytes = path.as_os_str().as_encoded_bytes();
-        if path.file_name().is_none_or(|name| !bytes.ends_with(name.as_encoded_bytes())) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "this path does not name a file");
-            return Err(at(path, "creating", error));
-        }
-        // Only to save the work: what decides is that publishing does not replace.
-        if path.symlink_metadata().is_ok() {
-            let error = io::Error::new(io::ErrorKind::AlreadyExists, "it is there already and is never replaced");
-            return Err(at(path, "creating", error));
-        }
-        let folder = Folder::of(path)?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".agcm-").suffix(".partial");
+impl NewFile {
+    fn create(self) -> io::Result<Target> {
+        let target = Target::create(&self.path, self.visibility, self.existing)?;
         #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = match visibility {
-                Visibility::Umask => 0o666,
-                Visibility::Owner => 0o600,
-            };
-            builder.permissions(fs::Permissions::from_mode(mode));
+        if let Some(like) = self.like {
+            use std::os::unix::fs::{MetadataExt, fchown};
+            // Only root may give files away, and a group only who is in it: for others the file is theirs, as any new file.
+            let _ = fchown(target.file(), Some(like.uid()), Some(like.gid()));
         }
-        #[cfg(not(unix))]
-        let _ = visibility;
-        let temporary =
-            builder.tempfile_in(folder.path).map_err(|error| at(folder.path, "creating a temporary file in", error))?;
-        Ok(Self { path, folder, temporary })
-    }
-
-    /// Gives the file its name, once it is on disk.
-    fn publish(self) -> io::Result<()> {
-        let Self { path, folder, temporary } = self;
-        temporary.as_file().sync_all().map_err(|error| at(path, "syncing", error))?;
-        temporary.persist_noclobber(path).map_err(|error| at(path, "publishing", error.error))?;
-        folder.sync().map_err(|error| {
-            // Whether the name would survive a crash is not known, so it must not stay: an error means that there is no file.
-            let _ = fs::remove_file(path);
-            at(folder.path, "syncing", error)
-        })
+        Ok(target)
     }
 }
 
-/// The folder of a new file, to make names in it survive a crash.
-struct Folder<'a> {
-    path: &'a Path,
-    /// `None` where folders cannot be opened: on other systems than Unix, or because this one may be written but not read.
-    /// Found out before the work is done, which would be in vain if it were found out after.
-    file: Option<File>,
+/// An operation at work.
+struct Job<'a> {
+    source: Source<'a>,
+    cancelled: &'a CancellationToken,
 }
 
-impl<'a> Folder<'a> {
-    fn of(path: &'a Path) -> io::Result<Self> {
-        let path = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        // The dot keeps a pipe in the folder's place from being opened, which could take for ever.
-        let file = match File::open(path.join(".")) {
-            _ if !cfg!(unix) => None,
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
-            Err(error) => return Err(at(path, "opening the folder", error)),
-        };
-        Ok(Self { path, file })
+impl Job<'_> {
+    /// Makes the new file out of the source.
+    fn convert(
+        self,
+        new: NewFile,
+        work: impl FnOnce(Source<'_>, Sink<'_>, &CancellationToken) -> io::Result<u64>,
+    ) -> io::Result<u64> {
+        let target = new.create()?;
+        let total = self.pump(Sink { path: target.path(), file: target.file() }, work)?;
+        target.publish()?;
+        Ok(total)
     }
 
-    fn sync(&self) -> io::Result<()> {
-        match self.file.as_ref().map_or(Ok(()), File::sync_all) {
-            // Some file systems, network ones among them, cannot sync a folder; there is nothing more to be done there.
-            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
-            result => result,
+    /// Does the work, and says that it is done. Nothing is published yet, in case whoever is told panics.
+    fn pump<W: Write>(
+        self,
+        to: W,
+        work: impl FnOnce(Source<'_>, W, &CancellationToken) -> io::Result<u64>,
+    ) -> io::Result<u64> {
+        let Source { path, file, meter } = self.source;
+        let total = work(Source { path, file, meter: &mut *meter }, to, self.cancelled)?;
+        meter.end();
+        Ok(total)
+    }
+
+    /// Refuses to put the new file into the place of the source.
+    fn keep_source_from(&self, new: &NewFile) -> io::Result<()> {
+        match new.path.metadata() {
+            Ok(there) if new.existing == Existing::Replace && self.source.is(&new.path, &there)? => {
+                let words = "this is the source itself, which must not be replaced; choose another target";
+                Err(at(&new.path, "creating", io::Error::new(io::ErrorKind::InvalidInput, words)))
+            }
+            _ => Ok(()),
         }
     }
-}
-
-/// A file whose errors say which one it is.
-struct Named<'a> {
-    path: &'a Path,
-    file: &'a File,
-}
-
-impl Read for Named<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buf).map_err(|error| at(self.path, "reading", error))
-    }
-}
-
-impl Write for Named<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write(buf).map_err(|error| at(self.path, "writing", error))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush().map_err(|error| at(self.path, "writing", error))
-    }
-}
-
-/// Adds to an error where it happened.
-fn at(path: &Path, doing: &str, error: io::Error) -> io::Error {
-    Explained::error(format!("{doing} {path:?}"), error)
 }

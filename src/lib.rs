@@ -116,10 +116,13 @@ mod oneshot;
 
 mod file;
 mod inspect;
+mod key_file;
+pub mod keystore;
 pub mod legacy;
 mod progress;
 mod range;
 mod read_at;
+mod snapshot;
 
 /// The quick start of the README is a test.
 #[cfg(doctest)]
@@ -135,7 +138,7 @@ pub use crate::{
     decrypt::{Decryptor, Step},
     encrypt::Encryptor,
     error::Error,
-    file::{decrypt_file, encrypt_file},
+    file::{FileOptions, decrypt_file, encrypt_file, rekey_file, verify_file},
     format::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE},
     inspect::{Inspection, inspect},
     io::{DecryptReader, DecryptWriter, EncryptReader, EncryptWriter, SeekReader},
@@ -145,4 +148,5 @@ pub use crate::{
     progress::{Progress, ProgressReader, ProgressWriter},
     range::{MAX_RANGE_LEN, RangeReader, RangeStream},
     read_at::{PositionedFile, ReadAt},
+    snapshot::{SnapshotError, encrypt_snapshot, restore_snapshot},
 };
