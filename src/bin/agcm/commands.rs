@@ -1,0 +1,332 @@
+//! What each command does.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use agcm::{
+    DecryptOptions, DecryptReader, EncryptOptions, EncryptReader, Inspection, Key, KeyRing, PositionedFile,
+    ProgressReader, RangeReader, Trailing, inspect,
+    keystore::{DirKeyStore, KeyStore},
+    legacy::GoReader,
+};
+use clap::CommandFactory;
+use tokio::io::{AsyncRead, BufReader, copy_buf, sink};
+use tokio_util::io::StreamReader;
+
+use crate::{
+    args::{Arguments, ByteRange, Command, KeysCommand, Size, Snapshot},
+    bar::Bar,
+    bench,
+    failure::Failure,
+    keys,
+    streams::{Input, Output, Run, binary_to_terminal},
+};
+
+type Result<T = ()> = std::result::Result<T, Failure>;
+
+pub(crate) async fn run(run: &Run, command: Command) -> Result {
+    match command {
+        Command::Keygen { output } => keygen(output).await,
+        Command::Encrypt { key, context, chunk_size, force, files } => {
+            let options = encrypt_options(chunk_size.chunk_size, context.context)?;
+            let (input, output) = (Input::new(files.input.input), Output::new(files.output));
+            encrypt(run, keys::one(key.key.as_deref()).await?, options, force.force, input, output).await
+        }
+        Command::Decrypt { keys, context, force, files } => {
+            let options = decrypt_options(context.context)?;
+            let (input, output) = (Input::new(files.input.input), Output::new(files.output));
+            decrypt(run, keys::ring(&keys.keys).await?, options, force.force, input, output).await
+        }
+        Command::Verify { keys, context, input } => {
+            let options = decrypt_options(context.context)?;
+            verify(run, keys::ring(&keys.keys).await?, options, Input::new(input.input)).await
+        }
+        Command::Inspect { json, input } => look(run, json, Input::new(input.input)).await,
+        Command::Rekey { keys, to, context, force, input, output } => {
+            let (old, new) = (keys::ring(&keys.keys).await?, Key::read_file(&to.to_key).await?);
+            let bar = Bar::new(run.quiet);
+            let options = run.file_options(force.force).progress(bar.callback());
+            let options = options.decrypt_options(decrypt_options(context.context)?);
+            options.rekey_file(&input, output.as_ref().unwrap_or(&input), old, &new).await?;
+            Ok(())
+        }
+        Command::Cat { keys, context, range, force, input } => {
+            let options = decrypt_options(context.context)?;
+            cat(run, keys::ring(&keys.keys).await?, options, range, force.force, input).await
+        }
+        Command::Import { from_go: _, keys, to, context, chunk_size, force, files } => {
+            let options = encrypt_options(chunk_size.chunk_size, context.context)?;
+            let (old, new) = (keys::ring(&keys.keys).await?, Key::read_file(&to.to_key).await?);
+            let (input, output) = (Input::new(files.input.input), Output::new(files.output));
+            import(run, old, new, options, force.force, input, output).await
+        }
+        Command::Snapshot(Snapshot::Encrypt { store, chunk_size, snapshot }) => {
+            let keys = keys::store(&store.keys, store.passphrase_file.as_deref())?;
+            let bar = Bar::new(run.quiet);
+            let options = run.file_options(snapshot.force.force).progress(bar.callback());
+            let options = options.encrypt_options(encrypt_options(chunk_size.chunk_size, None)?);
+            options.encrypt_snapshot(&snapshot.input, &snapshot.output, &keys, &store.id).await?;
+            Ok(())
+        }
+        Command::Snapshot(Snapshot::Restore { store, snapshot }) => {
+            let keys = keys::store(&store.keys, store.passphrase_file.as_deref())?;
+            let bar = Bar::new(run.quiet);
+            let options = run.file_options(snapshot.force.force).progress(bar.callback());
+            let restored = options.restore_snapshot(&snapshot.input, &snapshot.output, &keys, &store.id).await;
+            restored.map_err(|error| Failure::from(error).about(&format!("restoring {:?}", snapshot.input)))?;
+            Ok(())
+        }
+        Command::Keys { keys, command: KeysCommand::List } => {
+            let ids = DirKeyStore::new(keys).list().await?;
+            print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())
+        }
+        Command::Keys { keys, command: KeysCommand::Remove { id } } => Ok(DirKeyStore::new(keys).remove(&id).await?),
+        Command::Bench { input } => bench::run(run, input).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "agcm", &mut script);
+            print_bytes(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            manual(&mut page)?;
+            print_bytes(&page)
+        }
+    }
+}
+
+async fn keygen(output: Option<PathBuf>) -> Result {
+    let key = Key::generate();
+    match Output::new(output) {
+        Output::File(path) => Ok(key.write_file(path).await?),
+        Output::Special(path) => {
+            Err(Failure::usage(format!("{path:?} is a device or a pipe: write to standard output for that")))
+        }
+        Output::Stdout => {
+            let hex = key.expose_hex();
+            print(&hex)?;
+            print("\n")
+        }
+    }
+}
+
+async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, input: Input, output: Output) -> Result {
+    if !force && output.is_terminal() {
+        return Err(binary_to_terminal());
+    }
+    let bar = Bar::new(run.quiet || output.is_terminal());
+    let files = run.file_options(force).encrypt_options(options.clone()).progress(bar.callback());
+    if let (Input::File(input), Output::File(output)) = (&input, &output) {
+        files.encrypt_file(input, output, &key).await?;
+        return Ok(());
+    }
+    let (reader, len) = open(&input).await?;
+    let reader = ProgressReader::new(reader, len, bar.callback());
+    match output {
+        // The files count by themselves.
+        Output::File(output) => {
+            run.file_options(force).encrypt_options(options).encrypt_from(reader, output, &key).await?;
+            Ok(())
+        }
+        output => run.copy(EncryptReader::with_options(reader, &key, &options), &input, &output, force).await,
+    }
+}
+
+async fn decrypt(
+    run: &Run,
+    keys: KeyRing,
+    options: DecryptOptions,
+    force: bool,
+    input: Input,
+    output: Output,
+) -> Result {
+    let bar = Bar::new(run.quiet || output.is_terminal());
+    let files = run.file_options(force).decrypt_options(options.clone());
+    if let (Input::File(input), Output::File(output)) = (&input, &output) {
+        files.progress(bar.callback()).decrypt_file(input, output, keys).await?;
+        return Ok(());
+    }
+    let (reader, len) = open(&input).await?;
+    let reader = ProgressReader::new(reader, len, bar.callback());
+    match output {
+        Output::File(output) => {
+            let decrypted = files.decrypt_from(reader, output, keys).await;
+            decrypted.map_err(|error| Failure::from(error).about(&input.name()))?;
+            Ok(())
+        }
+        output => run.copy(DecryptReader::with_options(reader, keys, &options), &input, &output, force).await,
+    }
+}
+
+async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input) -> Result {
+    let bar = Bar::new(run.quiet);
+    let len = if let Input::File(input) = &input {
+        run.file_options(false).decrypt_options(options).progress(bar.callback()).verify_file(input, keys).await?
+    } else {
+        let (reader, len) = open(&input).await?;
+        let reader = ProgressReader::new(reader, len, bar.callback());
+        let mut reader = DecryptReader::with_options(reader, keys, &options);
+        let read = async {
+            copy_buf(&mut reader, &mut sink()).await.map_err(|error| Failure::from(error).about(&input.name()))
+        };
+        run.unless_cancelled(read).await?
+    };
+    drop(bar);
+    if run.quiet {
+        Ok(())
+    } else {
+        print(&format!("{}: whole and authentic, {len} bytes of plaintext\n", input.name()))
+    }
+}
+
+/// Opens it, or says which one could not be opened.
+async fn open(input: &Input) -> Result<(impl AsyncRead + Unpin + use<>, Option<u64>)> {
+    input.open().await.map_err(|error| Failure::from(error).about(&format!("opening {}", input.name())))
+}
+
+async fn look(run: &Run, json: bool, input: Input) -> Result {
+    let found = run
+        .unless_cancelled(async {
+            let (reader, _) = open(&input).await?;
+            inspect(reader).await.map_err(|error| Failure::from(error).about(&input.name()))
+        })
+        .await?;
+    print(&if json { as_json(&found) } else { as_text(&found) })?;
+    match found.problem {
+        Some(problem) => Err(Failure::from(problem).about(&input.name())),
+        None => Ok(()),
+    }
+}
+
+fn as_text(found: &Inspection) -> String {
+    let overhead = found.stream_len.saturating_sub(found.plaintext_len);
+    format!(
+        "format        AGCM, version {}\n\
+         chunk size    {} bytes ({})\n\
+         nonce         {}\n\
+         chunks        {}{}\n\
+         plaintext     {} bytes\n\
+         stream        {} bytes ({overhead} more)\n\
+         {}\n",
+        found.version,
+        found.chunk_size,
+        Size(found.chunk_size),
+        hex(&found.nonce),
+        found.frames,
+        if found.uniform { ", all full but the last (quick to read at any offset)" } else { ", some cut short" },
+        found.plaintext_len,
+        found.stream_len,
+        match found.problem {
+            None => "It looks whole. Only its key can tell whether it is: agcm verify.",
+            Some(_) => "These are the figures up to where something is wrong.",
+        },
+    )
+}
+
+fn as_json(found: &Inspection) -> String {
+    let problem = found.problem.map(|problem| {
+        let name: String = format!("{problem:?}").chars().take_while(char::is_ascii_alphanumeric).collect();
+        serde_json::json!({ "error": name, "message": problem.to_string() })
+    });
+    let line = serde_json::json!({
+        "version": found.version,
+        "chunk_size": found.chunk_size,
+        "nonce": hex(&found.nonce),
+        "chunks": found.frames,
+        "plaintext_len": found.plaintext_len,
+        "stream_len": found.stream_len,
+        "uniform": found.uniform,
+        "problem": problem,
+    });
+    format!("{line}\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn cat(
+    run: &Run,
+    keys: KeyRing,
+    options: DecryptOptions,
+    range: ByteRange,
+    force: bool,
+    input: PathBuf,
+) -> Result {
+    let input = Input::File(input);
+    let Input::File(path) = &input else { unreachable!("it was made a file") };
+    let opening = |error| Failure::from(error).about(&input.name());
+    let file = PositionedFile::open(path).await.map_err(Failure::from)?;
+    let reader = RangeReader::open_with_options(file, keys, &options).await.map_err(opening)?;
+    let stream = reader.stream(range.of(reader.len())).map_err(|error| Failure::from(error).about(&input.name()))?;
+    run.copy(StreamReader::new(stream), &input, &Output::Stdout, force).await
+}
+
+async fn import(
+    run: &Run,
+    old: KeyRing,
+    new: Key,
+    options: EncryptOptions,
+    force: bool,
+    input: Input,
+    output: Output,
+) -> Result {
+    if !force && output.is_terminal() {
+        return Err(binary_to_terminal());
+    }
+    let bar = Bar::new(run.quiet || output.is_terminal());
+    let (reader, len) = open(&input).await?;
+    let reader = BufReader::new(ProgressReader::new(reader, len, bar.callback()));
+    let plaintext = GoReader::new(reader, old);
+    match output {
+        Output::File(output) => {
+            let imported = run.file_options(force).encrypt_options(options).encrypt_from(plaintext, output, &new).await;
+            imported.map_err(|error| Failure::from(error).about(&input.name()))?;
+            Ok(())
+        }
+        output => run.copy(EncryptReader::with_options(plaintext, &new, &options), &input, &output, force).await,
+    }
+}
+
+fn encrypt_options(chunk_size: Size, context: Option<OsString>) -> Result<EncryptOptions> {
+    let options = EncryptOptions::new().chunk_size(chunk_size.0).map_err(|error| Failure::usage(error.to_string()))?;
+    match context {
+        Some(context) => Ok(options.context(context.as_encoded_bytes())?),
+        None => Ok(options),
+    }
+}
+
+/// Standard input, too, is meant to be one stream: `cat a b | agcm decrypt` must not lose the second.
+fn decrypt_options(context: Option<OsString>) -> Result<DecryptOptions> {
+    let options = DecryptOptions::new().trailing(Trailing::Reject);
+    match context {
+        Some(context) => Ok(options.context(context.as_encoded_bytes())?),
+        None => Ok(options),
+    }
+}
+
+/// The page of the command, and one of each of its commands behind it.
+fn manual(page: &mut Vec<u8>) -> io::Result<()> {
+    let mut command = Arguments::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(page)?;
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        clap_mangen::Man::new(command.clone()).render(page)?;
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> Result {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::from(error).about("writing the output"))
+}

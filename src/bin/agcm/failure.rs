@@ -1,0 +1,78 @@
+//! How a command fails: one line for people, and a status for scripts.
+
+use std::io;
+
+use agcm::{Error, SnapshotError, keystore::KeyStoreError};
+
+/// Why a command was not done.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: u8,
+    /// `None` if there is nothing to say: whoever read our output has closed it.
+    pub(crate) words: Option<String>,
+}
+
+impl Failure {
+    /// The command line is wrong.
+    pub(crate) fn usage(words: impl Into<String>) -> Self {
+        Self { status: 2, words: Some(words.into()) }
+    }
+
+    pub(crate) fn other(words: impl Into<String>) -> Self {
+        Self { status: 1, words: Some(words.into()) }
+    }
+
+    /// Says before it what it is about.
+    pub(crate) fn about(self, what: &str) -> Self {
+        Self { words: self.words.map(|words| format!("{what}: {words}")), ..self }
+    }
+}
+
+fn status(error: Error) -> u8 {
+    match error {
+        Error::KeyMismatch => 3,
+        Error::InvalidKey | Error::Finished => 1,
+        Error::ContextTooLong(_) | Error::RangeOutOfBounds { .. } | Error::RangeTooLong { .. } => 2,
+        _ => 4,
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { status: status(error), words: Some(error.to_string()) }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self { status: 1, words: None };
+        }
+        Self { status: Error::from_io(&error).map_or(1, status), words: Some(error.to_string()) }
+    }
+}
+
+impl From<KeyStoreError> for Failure {
+    fn from(error: KeyStoreError) -> Self {
+        let status = match error {
+            KeyStoreError::NoSuchId(_) => 5,
+            KeyStoreError::WrongPassphrase(_) => 3,
+            KeyStoreError::BadId { .. } => 2,
+            _ => 1,
+        };
+        Self { status, words: Some(error.to_string()) }
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        let words = Some(error.to_string());
+        let Self { status, .. } = match error {
+            SnapshotError::Io(error) => error.into(),
+            SnapshotError::Stream(error) => error.into(),
+            SnapshotError::KeyStore(error) => error.into(),
+            _ => Self::other(""),
+        };
+        Self { status, words }
+    }
+}

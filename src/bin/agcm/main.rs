@@ -1,0 +1,95 @@
+//! The command line.
+//!
+//! A command must never panic, never show a key (but for the one that makes it), and never end with status 0 unless all of
+//! it was done. Everything that touches a stream or a key is the library's; here are only words, files and terminals.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod bar;
+mod bench;
+mod commands;
+mod failure;
+mod keys;
+mod streams;
+
+use std::{io::Write, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use crate::{args::Arguments, failure::Failure, streams::Run};
+
+/// How long an operation that was stopped may take to remove what it has begun, before it is left to itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into()),
+    };
+    let code = runtime.block_on(run(arguments));
+    // A thread that waits for standard input must not be waited for.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
+    let cancel = CancellationToken::new();
+    let run = Run { cancel: cancel.clone(), quiet: arguments.quiet };
+    let mut work = std::pin::pin!(commands::run(&run, arguments.command));
+    let (signal, result) = tokio::select! {
+        result = &mut work => (None, Some(result)),
+        signal = signal() => {
+            cancel.cancel();
+            (Some(signal), tokio::time::timeout(PATIENCE, &mut work).await.ok())
+        }
+    };
+    match (result, signal) {
+        // It may have been done before it could be stopped.
+        (Some(Ok(())), _) => ExitCode::SUCCESS,
+        (_, Some(signal)) => ExitCode::from(128 + signal),
+        (Some(Err(failure)), None) => report(&failure),
+        (None, None) => report(&Failure::other("nothing was done")),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    if let Some(words) = &failure.words {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(std::io::stderr(), "agcm: {words}");
+    }
+    ExitCode::from(failure.status)
+}
+
+/// Waits for a signal that asks to stop, and returns its number.
+#[cfg(unix)]
+async fn signal() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    async fn one(kind: SignalKind, number: u8) -> u8 {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+                number
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    tokio::select! {
+        number = one(SignalKind::interrupt(), 2) => number,
+        number = one(SignalKind::terminate(), 15) => number,
+        number = one(SignalKind::hangup(), 1) => number,
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> u8 {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => 2,
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,173 @@
+//! Where a command reads and writes: files, pipes, terminals.
+//!
+//! Binary data must never get to a terminal unless it was forced, and a file is never written but through the library, which
+//! publishes it whole or not at all.
+
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    pin::Pin,
+};
+
+use agcm::FileOptions;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+
+/// How much is read from a file at a time, in bytes.
+const READ_LEN: usize = 1024 * 1024;
+
+/// What a command reads.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Stdin,
+    /// An ordinary file, or what is to be looked for as one.
+    File(PathBuf),
+    /// A pipe, a device.
+    Special(PathBuf),
+}
+
+impl Input {
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        match path {
+            None => Self::Stdin,
+            Some(path) if path.as_os_str() == "-" => Self::Stdin,
+            Some(path) if is_special(&path) => Self::Special(path),
+            Some(path) => Self::File(path),
+        }
+    }
+
+    /// What it is called in an error.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".to_owned(),
+            Self::File(path) | Self::Special(path) => format!("{path:?}"),
+        }
+    }
+
+    /// Opens it to be read in order; says how long it is, if that is known.
+    pub(crate) async fn open(&self) -> io::Result<(Pin<Box<dyn AsyncRead + Send>>, Option<u64>)> {
+        let (Self::File(path) | Self::Special(path)) = self else {
+            return Ok((Box::pin(tokio::io::stdin()), None));
+        };
+        let file = tokio::fs::File::open(path).await?;
+        let metadata = file.metadata().await?;
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let len = metadata.is_file().then_some(metadata.len());
+        Ok((Box::pin(BufReader::with_capacity(READ_LEN, file)), len))
+    }
+}
+
+/// What a command writes.
+#[derive(Debug)]
+pub(crate) enum Output {
+    Stdout,
+    /// A file that appears when it is complete.
+    File(PathBuf),
+    /// A pipe, a device.
+    Special(PathBuf),
+}
+
+impl Output {
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        match path {
+            None => Self::Stdout,
+            Some(path) if path.as_os_str() == "-" => Self::Stdout,
+            Some(path) if is_special(&path) => Self::Special(path),
+            Some(path) => Self::File(path),
+        }
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        match self {
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::File(_) => false,
+            // Opening a pipe would wait for its reader.
+            Self::Special(path) => {
+                path.starts_with("/dev") && fs::File::open(path).is_ok_and(|file| file.is_terminal())
+            }
+        }
+    }
+
+    async fn open(&self) -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
+        match self {
+            Self::Stdout => Ok(Box::pin(tokio::io::stdout())),
+            Self::File(path) | Self::Special(path) => {
+                Ok(Box::pin(tokio::fs::OpenOptions::new().write(true).open(path).await?))
+            }
+        }
+    }
+}
+
+/// Whether there is something that is neither file nor folder.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
+}
+
+/// How the commands of this run do their work.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) quiet: bool,
+}
+
+impl Run {
+    pub(crate) fn file_options(&self, force: bool) -> FileOptions {
+        FileOptions::new().overwrite(force).cancel_on(self.cancel.clone())
+    }
+
+    /// Copies all that `reader` has to an output that is no file.
+    ///
+    /// To a terminal only text goes, unless it is forced.
+    pub(crate) async fn copy(
+        &self,
+        reader: impl AsyncBufRead,
+        source: &Input,
+        output: &Output,
+        force: bool,
+    ) -> Result<(), Failure> {
+        let only_text = !force && output.is_terminal();
+        let copy = async {
+            let mut reader = std::pin::pin!(reader);
+            let writing = |error: io::Error| Failure::from(error).about("writing the output");
+            let mut writer = output.open().await.map_err(writing)?;
+            loop {
+                let bytes = reader.fill_buf().await.map_err(|error| Failure::from(error).about(&source.name()))?;
+                if only_text && !is_text(bytes) {
+                    return Err(binary_to_terminal());
+                }
+                if bytes.is_empty() {
+                    // Standard output is not flushed by being shut down.
+                    writer.flush().await.map_err(writing)?;
+                    return writer.shutdown().await.map_err(writing);
+                }
+                writer.write_all(bytes).await.map_err(writing)?;
+                let len = bytes.len();
+                reader.as_mut().consume(len);
+            }
+        };
+        self.unless_cancelled(copy).await
+    }
+
+    /// Drops work that is not wanted any more.
+    pub(crate) async fn unless_cancelled<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let result = self.cancel.run_until_cancelled(work).await;
+        result.unwrap_or_else(|| Err(Failure::other("stopped")))
+    }
+}
+
+pub(crate) fn binary_to_terminal() -> Failure {
+    Failure::usage("binary data would go to the terminal: choose a file with -o, or -f if you mean it")
+}
+
+/// Whether a terminal shows these bytes, or does something else with them.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r'))
+}
