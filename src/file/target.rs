@@ -132,7 +132,10 @@ fn checked(path: &Path, existing: Existing) -> io::Result<PathBuf> {
     }
     // Only to save the work: what decides is that publishing does not replace.
     if existing == Existing::Keep {
-        return refuse(io::ErrorKind::AlreadyExists, "there is something of this name already, which is replaced only if that is asked for (overwrite, -f)");
+        return refuse(
+            io::ErrorKind::AlreadyExists,
+            "there is something of this name already, which is replaced only if that is asked for (overwrite, -f)",
+        );
     }
     // The link stays, and the file that it leads to is replaced, as writing to it would have done.
     let path = path.canonicalize()?;

@@ -294,7 +294,8 @@ impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
         if self.closed {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.as_mut().poll_seal_end(cx))?;
+        // Not every writer flushes when it is shut down, as it should: standard output of Tokio does not.
+        ready!(self.as_mut().poll_finish(cx))?;
         let this = self.project();
         ready!(this.inner.poll_shutdown(cx))?;
         *this.closed = true;

@@ -251,6 +251,19 @@ fn shutdown_may_be_polled_after_pending_and_after_ready() {
     assert_eq!(decrypt(&key, &stream).unwrap(), b"abc");
 }
 
+/// There are writers that lose what was not flushed when they are shut down, standard output of Tokio among them.
+#[test]
+fn shutdown_flushes_first() {
+    let (key, mut writer) = scripted(Script::default());
+    writer.get_mut().flush = Script::once([Op::Error(ErrorKind::TimedOut)]);
+    block_on(writer.write_all(b"abc")).unwrap();
+    assert_eq!(error(poll_shutdown(&mut writer)).kind(), ErrorKind::TimedOut);
+    assert_eq!(writer.get_ref().closes, 0);
+    block_on(writer.shutdown()).unwrap();
+    assert_eq!((writer.get_ref().flushes, writer.get_ref().closes), (1, 1));
+    assert_eq!(decrypt(&key, &writer.into_inner().data).unwrap(), b"abc");
+}
+
 #[test]
 fn a_write_is_refused_as_soon_as_a_shutdown_has_begun() {
     let (_, mut writer) = scripted(Script::once([Op::Stall]));

@@ -271,3 +271,394 @@ mod in_the_middle {
         folder.assert_holds(&["pipe"]);
     }
 }
+
+/// What is chosen by `FileOptions`, and what more there is to do with files.
+mod options {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use agcm::{DecryptOptions, FileOptions, KeyRing, Trailing, rekey_file, verify_file};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{drive, progress::Told, streams::Stream};
+
+    fn with_context(context: &str) -> FileOptions {
+        FileOptions::new()
+            .encrypt_options(EncryptOptions::new().chunk_size(1000).unwrap().context(context).unwrap())
+            .decrypt_options(DecryptOptions::new().context(context).unwrap())
+    }
+
+    #[tokio::test]
+    async fn context_and_chunk_size_are_those_that_were_chosen() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let src = folder.write("src", plaintext(2500));
+        let options = with_context("nightly");
+        options.encrypt_file(&src, folder.path("sealed"), &key).await.unwrap();
+        let stream = fs::read(folder.path("sealed")).unwrap();
+        assert_eq!(frames(&stream), [1000, 1000, 500]);
+        assert_eq!(decrypt(&key, &stream), Err(Error::KeyMismatch));
+        options.decrypt_file(folder.path("sealed"), folder.path("plain"), &key).await.unwrap();
+        assert_eq!(fs::read(folder.path("plain")).unwrap(), plaintext(2500));
+        assert_eq!(options.verify_file(folder.path("sealed"), &key).await.unwrap(), 2500);
+        let error = verify_file(folder.path("sealed"), &key).await.unwrap_err();
+        assert_eq!(Error::from_io(&error), Some(Error::KeyMismatch));
+    }
+
+    #[tokio::test]
+    async fn all_that_decrypts_takes_several_keys() {
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        let keys: KeyRing = [Key::generate(), old.clone()].into_iter().collect();
+        let sealed = folder.write("sealed", encrypt(&old, b"rows"));
+        assert_eq!(verify_file(&sealed, &keys).await.unwrap(), 4);
+        decrypt_file(&sealed, folder.path("plain"), &keys).await.unwrap();
+        let stream = &fs::read(&sealed).unwrap()[..];
+        FileOptions::new().decrypt_from(stream, folder.path("again"), &keys).await.unwrap();
+        rekey_file(&sealed, &keys, &new).await.unwrap();
+        assert_eq!(decrypt(&new, &fs::read(&sealed).unwrap()).unwrap(), b"rows");
+    }
+
+    #[tokio::test]
+    async fn overwriting_replaces_a_file_and_only_by_a_whole_one() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let options = FileOptions::new().overwrite(true);
+        let (src, dst) = (folder.write("src", "new"), folder.write("dst", "old"));
+        let bad = folder.write("bad", &encrypt(&key, b"new")[..100]);
+        options.decrypt_file(&bad, &dst, &key).await.unwrap_err();
+        options.encrypt_file(folder.path("missing"), &dst, &key).await.unwrap_err();
+        assert_eq!(fs::read(&dst).unwrap(), b"old");
+        options.encrypt_file(&src, &dst, &key).await.unwrap();
+        assert_eq!(decrypt(&key, &fs::read(&dst).unwrap()).unwrap(), b"new");
+        options.decrypt_file(&dst, folder.path("plain"), &key).await.unwrap();
+        folder.assert_holds(&["bad", "dst", "plain", "src"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn overwriting_follows_a_link_and_replaces_neither_source_nor_folder_nor_device() {
+        use std::os::unix::fs::symlink;
+        let (folder, key) = (Folder::new(), Key::generate());
+        let options = FileOptions::new().overwrite(true);
+        let src = folder.write("src", "new");
+        fs::create_dir(folder.path("folder")).unwrap();
+        fs::write(folder.path("folder/old"), "old").unwrap();
+        symlink("folder/old", folder.path("link")).unwrap();
+        options.encrypt_file(&src, folder.path("link"), &key).await.unwrap();
+        assert!(folder.path("link").symlink_metadata().unwrap().is_symlink());
+        assert_eq!(decrypt(&key, &fs::read(folder.path("folder/old")).unwrap()).unwrap(), b"new");
+
+        symlink("src", folder.path("other name")).unwrap();
+        fs::hard_link(&src, folder.path("hard")).unwrap();
+        symlink("folder", folder.path("to folder")).unwrap();
+        symlink("nowhere", folder.path("to nowhere")).unwrap();
+        symlink("/dev/null", folder.path("to device")).unwrap();
+        for (name, kind) in [
+            ("src", ErrorKind::InvalidInput),
+            ("other name", ErrorKind::InvalidInput),
+            ("hard", ErrorKind::InvalidInput),
+            ("folder", ErrorKind::IsADirectory),
+            ("to folder", ErrorKind::IsADirectory),
+            ("to nowhere", ErrorKind::NotFound),
+            ("to device", ErrorKind::InvalidInput),
+        ] {
+            let error = options.encrypt_file(&src, folder.path(name), &key).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{name}: {error}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(fs::read(&src).unwrap(), b"new");
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        assert_eq!(fs::read_dir(folder.path("folder")).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn permissions_are_exactly_those_that_were_chosen() {
+        use std::os::unix::fs::PermissionsExt;
+        let (folder, key) = (Folder::new(), Key::generate());
+        let src = folder.write("src", "new");
+        for mode in [0o600, 0o640, 0o666, 0o400] {
+            let options = FileOptions::new().overwrite(true).permissions(fs::Permissions::from_mode(mode));
+            options.encrypt_file(&src, folder.path("sealed"), &key).await.unwrap();
+            options.decrypt_file(folder.path("sealed"), folder.path("plain"), &key).await.unwrap();
+            options.decrypt_from(&encrypt(&key, b"")[..], folder.path("from"), &key).await.unwrap();
+            for name in ["sealed", "plain", "from"] {
+                assert_eq!(fs::metadata(folder.path(name)).unwrap().permissions().mode() & 0o7777, mode, "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn rekeying_takes_the_place_of_the_stream_and_keeps_its_chunk_size_and_context() {
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        let irregular = Stream::of_frames(&old, 16, &[16, 3, 16, 9]);
+        let sealed = folder.write("sealed", &irregular.bytes);
+        assert_eq!(rekey_file(&sealed, &old, &new).await.unwrap(), 44);
+        let stream = fs::read(&sealed).unwrap();
+        assert_eq!(frames(&stream), [16, 16, 12], "it is uniform now");
+        assert_eq!(decrypt(&new, &stream).unwrap(), irregular.plaintext);
+        assert_eq!(decrypt(&old, &stream), Err(Error::KeyMismatch));
+
+        let options = EncryptOptions::new().chunk_size(7).unwrap().context("a").unwrap();
+        let decrypting = |context| DecryptOptions::new().context(context).unwrap();
+        for plain in [&b""[..], b"more than one chunk"] {
+            let sealed = folder.write("in context", options.encrypt(&old, plain));
+            FileOptions::new().decrypt_options(decrypting("a")).rekey_file(&sealed, &sealed, &old, &new).await.unwrap();
+            let stream = fs::read(&sealed).unwrap();
+            assert_eq!(stream[20..24], [7, 0, 0, 0]);
+            assert_eq!(decrypting("a").decrypt(&new, &stream).unwrap(), plain);
+        }
+        // And what was chosen for the new one goes before.
+        let other = FileOptions::new()
+            .decrypt_options(decrypting("a"))
+            .encrypt_options(EncryptOptions::new().chunk_size(9).unwrap().context("b").unwrap());
+        other.rekey_file(folder.path("in context"), folder.path("beside"), &new, &old).await.unwrap();
+        let stream = fs::read(folder.path("beside")).unwrap();
+        assert_eq!(stream[20..24], [9, 0, 0, 0]);
+        assert_eq!(decrypting("b").decrypt(&old, &stream).unwrap(), b"more than one chunk");
+        folder.assert_holds(&["beside", "in context", "sealed"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn rekeying_keeps_permissions_and_follows_a_link() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        let sealed = folder.write("sealed", encrypt(&old, b"rows"));
+        fs::set_permissions(&sealed, fs::Permissions::from_mode(0o604)).unwrap();
+        // Where the test may give files away, that is kept, too.
+        let given = std::os::unix::fs::chown(&sealed, Some(12345), Some(54321)).is_ok();
+        symlink("sealed", folder.path("link")).unwrap();
+        rekey_file(folder.path("link"), &old, &new).await.unwrap();
+        assert!(folder.path("link").symlink_metadata().unwrap().is_symlink());
+        let metadata = fs::metadata(&sealed).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o604);
+        if given {
+            assert_eq!((metadata.uid(), metadata.gid()), (12345, 54321));
+        }
+        assert_eq!(decrypt(&new, &fs::read(&sealed).unwrap()).unwrap(), b"rows");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_cannot_be_rekeyed_stays_as_it_was() {
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        let good = encrypt(&old, &plaintext(100_000));
+        let mut corrupt = good.clone();
+        corrupt[70_000] ^= 1;
+        let trailing = [&good[..], b"x"].concat();
+        for (bytes, key) in [(&corrupt, &old), (&good[..90_000].to_vec(), &old), (&trailing, &old), (&good, &new)] {
+            let sealed = folder.write("sealed", bytes);
+            let error = rekey_file(&sealed, key, &new).await.unwrap_err();
+            assert!(Error::from_io(&error).is_some(), "{error}");
+            assert!(fs::read(&sealed).unwrap() == *bytes);
+        }
+        folder.write("other", "somebody's");
+        let sealed = folder.write("sealed", &good);
+        let error = FileOptions::new().rekey_file(&sealed, folder.path("other"), &old, &new).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        folder.assert_holds(&["other", "sealed"]);
+    }
+
+    #[tokio::test]
+    async fn verifying_reads_to_the_end_and_writes_nothing() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let good = encrypt(&key, &plaintext(100_000));
+        let sealed = folder.write("sealed", &good);
+        assert_eq!(verify_file(&sealed, &key).await.unwrap(), 100_000);
+        let cut = folder.write("sealed", &good[..good.len() - 1]);
+        let error = verify_file(&cut, &key).await.unwrap_err();
+        assert_eq!(Error::from_io(&error), Some(Error::Truncated { at: good.len() as u64 - 1 }));
+        let joined = folder.write("sealed", [&good[..], &good].concat());
+        let error = verify_file(&joined, &key).await.unwrap_err();
+        assert_eq!(Error::from_io(&error), Some(Error::TrailingData { at: good.len() as u64 }));
+        let leave = FileOptions::new().decrypt_options(DecryptOptions::new().trailing(Trailing::Leave));
+        assert_eq!(leave.verify_file(&joined, &key).await.unwrap(), 100_000);
+        folder.assert_holds(&["sealed"]);
+    }
+
+    #[tokio::test]
+    async fn progress_goes_to_the_end_of_the_source() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        for len in [0, 1, 300_000] {
+            let src = folder.write("src", plaintext(len));
+            let (sealing, opening, from) = (Told::default(), Told::default(), Told::default());
+            let overwriting = FileOptions::new().overwrite(true);
+            let options = overwriting.clone().progress(sealing.callback());
+            options.encrypt_file(&src, folder.path("sealed"), &key).await.unwrap();
+            assert_eq!(sealing.last(), (len as u64, Some(len as u64)));
+            let stream = fs::read(folder.path("sealed")).unwrap();
+            let total = stream.len() as u64;
+
+            let options = overwriting.clone().progress(opening.callback());
+            options.decrypt_file(folder.path("sealed"), folder.path("plain"), &key).await.unwrap();
+            assert_eq!(opening.last(), (total, Some(total)));
+            assert!(opening.all().iter().all(|&(_, known)| known == Some(total)));
+
+            let options = overwriting.progress(from.callback());
+            options.decrypt_from(&stream[..], folder.path("plain"), &key).await.unwrap();
+            assert_eq!(from.last(), (total, Some(total)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_panics_leaves_nothing_behind() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let src = folder.write("src", plaintext(10));
+        // The first call is for the first bytes, and the second for the end.
+        for calls in [1, 2] {
+            let left = AtomicUsize::new(calls);
+            let options = FileOptions::new().progress(move |_| {
+                assert!(left.fetch_sub(1, Ordering::SeqCst) > 1, "this panic is part of a test");
+            });
+            options.encrypt_file(&src, folder.path("dst"), &key).await.unwrap_err();
+            folder.assert_holds(&["src"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_has_becomes_a_file() {
+        let key = Key::generate();
+        for len in [0, 1, 65_536, 3_000_000] {
+            let (folder, options, plain) = (Folder::new(), FileOptions::new(), plaintext(len));
+            let script = crate::script::Script::repeat([crate::script::Op::Some(100_000), crate::script::Op::Pending]);
+            let reader = crate::script::Reader::new(&plain, script);
+            assert_eq!(options.encrypt_from(reader, folder.path("sealed"), &key).await.unwrap(), len as u64);
+            let stream = fs::read(folder.path("sealed")).unwrap();
+            assert!(decrypt(&key, &stream).unwrap() == plain);
+            assert_eq!(options.decrypt_from(&stream[..], folder.path("plain"), &key).await.unwrap(), len as u64);
+            assert!(fs::read(folder.path("plain")).unwrap() == plain);
+            folder.assert_holds(&["plain", "sealed"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_fails_or_is_no_whole_stream_leaves_nothing() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let good = encrypt(&key, &plaintext(3_000_000));
+        let options = FileOptions::new();
+        let joined = [&good[..], b"x"].concat();
+        for (stream, expected) in [
+            (&good[..2_900_000], Error::Truncated { at: 2_900_000 }),
+            (&joined, Error::TrailingData { at: good.len() as u64 }),
+        ] {
+            let error = options.decrypt_from(stream, folder.path("plain"), &key).await.unwrap_err();
+            assert_eq!(Error::from_io(&error), Some(expected));
+        }
+        let script = crate::script::Script::once([
+            crate::script::Op::Some(2_000_000),
+            crate::script::Op::Error(ErrorKind::ConnectionReset),
+        ]);
+        let reader = crate::script::Reader::new(&good, script);
+        let error = options.encrypt_from(reader, folder.path("sealed"), &key).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        folder.write("there", "old");
+        let error = options.encrypt_from(&b"new"[..], folder.path("there"), &key).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        folder.assert_holds(&["there"]);
+    }
+
+    #[tokio::test]
+    async fn cancelling_stops_a_reader_that_waits_and_leaves_nothing() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let token = CancellationToken::new();
+        let options = FileOptions::new().cancel_on(token.clone());
+        let (mut near, far) = tokio::io::duplex(1024);
+        let dst = folder.path("dst");
+        let operation = tokio::spawn(async move { options.encrypt_from(far, dst, &key).await });
+        tokio::io::AsyncWriteExt::write_all(&mut near, &[7; 5000]).await.unwrap();
+        token.cancel();
+        operation.await.unwrap().unwrap_err();
+        folder.assert_holds(&[]);
+        drop(near);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_cancelled_stops_everything() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let token = CancellationToken::new();
+        token.cancel();
+        let options = FileOptions::new().cancel_on(token.clone());
+        let (src, sealed) = (folder.write("src", "plain"), folder.write("sealed", encrypt(&key, b"rows")));
+        options.encrypt_file(&src, folder.path("dst"), &key).await.unwrap_err();
+        options.decrypt_file(&sealed, folder.path("dst"), &key).await.unwrap_err();
+        options.verify_file(&sealed, &key).await.unwrap_err();
+        options.rekey_file(&sealed, &sealed, &key, &Key::generate()).await.unwrap_err();
+        options.encrypt_from(&b"x"[..], folder.path("dst"), &key).await.unwrap_err();
+        assert_eq!(decrypt(&key, &fs::read(&sealed).unwrap()).unwrap(), b"rows");
+        folder.assert_holds(&["sealed", "src"]);
+    }
+
+    #[test]
+    fn a_future_that_is_dropped_does_not_cancel_the_others_with_its_options() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        let src = folder.write("src", "plain");
+        let options = FileOptions::new();
+        let (runtime, release) = drive::busy_runtime();
+        runtime.block_on(async {
+            assert!(poll_once(options.encrypt_file(&src, folder.path("one"), &key)).is_pending());
+            drop(release);
+            options.encrypt_file(&src, folder.path("two"), &key).await.unwrap();
+        });
+        folder.assert_holds(&["src", "two"]);
+    }
+}
+
+/// Keys in files.
+mod keys {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    #[tokio::test]
+    async fn a_key_makes_the_round_trip() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        key.write_file(folder.path("key")).await.unwrap();
+        assert_eq!(Key::read_file(folder.path("key")).await.unwrap(), key);
+        let content = fs::read_to_string(folder.path("key")).unwrap();
+        assert_eq!(content, format!("{}\n", *key.expose_hex()));
+        assert_eq!(content.len(), 65);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(folder.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let error = Key::generate().write_file(folder.path("key")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(folder.path("key")).unwrap(), content);
+        folder.assert_holds(&["key"]);
+    }
+
+    #[tokio::test]
+    async fn hex_with_at_most_one_newline_and_raw_bytes_are_keys_and_nothing_else() {
+        let folder = Folder::new();
+        let raw: Vec<u8> = (0..32).collect();
+        for good in [HEX.to_owned(), format!("{HEX}\n"), format!("{HEX}\r\n"), HEX.to_uppercase()] {
+            let path = folder.write("key", good);
+            assert_eq!(Key::read_file(&path).await.unwrap().expose_bytes()[..], raw[..]);
+        }
+        // Raw bytes may look like a line.
+        let lines = [&raw[..31], b"\n"].concat();
+        assert_eq!(Key::from_file_content(&lines).unwrap().expose_bytes()[..], lines[..]);
+        for bad in [
+            String::new(),
+            format!("{HEX}\n\n"),
+            format!("{HEX}\r"),
+            format!("{HEX} \n"),
+            format!(" {HEX}"),
+            format!("\u{feff}{HEX}"),
+            HEX[1..].to_owned(),
+            format!("{HEX}0"),
+            format!("{}g", &HEX[1..]),
+            "x".repeat(33),
+            "0".repeat(100_000),
+        ] {
+            let path = folder.write("key", &bad);
+            let error = Key::read_file(&path).await.unwrap_err();
+            assert_eq!(Error::from_io(&error), Some(Error::InvalidKey), "{bad:?}");
+            let message = error.to_string();
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+            assert!(!message.contains(&HEX[1..10]), "{message}");
+        }
+        let error = Key::read_file(folder.path("missing")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("missing"), "{error}");
+    }
+}

@@ -25,6 +25,8 @@ mod encrypt_writer;
 mod file;
 mod geometry;
 mod inspect;
+mod legacy;
+mod progress;
 mod properties;
 mod range_reader;
 mod seek_reader;
