@@ -15,13 +15,12 @@ use std::{
     time::Instant,
 };
 
-use agcm::{DecryptReader, EncryptWriter, Key, decrypt_file, encrypt_file};
+use agcm::{EncryptWriter, FileOptions, Key, Progress, ProgressReader, decrypt_file, encrypt_file};
 use tokio::{
     fs::File,
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
 };
-use tokio_util::io::InspectReader;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -82,8 +81,7 @@ async fn main() -> Result {
 }
 
 async fn send(socket: TcpStream, path: PathBuf, len: u64, key: Key) -> Result {
-    let mut progress = Progress { done: 0, shown: 0, len };
-    let mut reader = InspectReader::new(File::open(path).await?, |bytes| progress.add(bytes.len() as u64));
+    let mut reader = ProgressReader::new(File::open(path).await?, Some(len), show);
     let mut writer = EncryptWriter::new(socket, &key);
     tokio::io::copy(&mut reader, &mut writer).await?;
     writer.shutdown().await?; // the end of the stream: a copy does not write it
@@ -92,13 +90,8 @@ async fn send(socket: TcpStream, path: PathBuf, len: u64, key: Key) -> Result {
 
 async fn receive(listener: TcpListener, path: PathBuf, key: Key) -> Result {
     let (socket, _) = listener.accept().await?;
-    let mut reader = DecryptReader::new(socket, &key);
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial).await?;
-    tokio::io::copy_buf(&mut reader, &mut file).await?; // fails unless the stream is whole
-    file.sync_all().await?;
-    // Only now does it get its name: what was received before an error is not the snapshot.
-    tokio::fs::rename(partial, path).await?;
+    // The file gets its name only when the stream was whole: what was received before an error is not the snapshot.
+    FileOptions::new().decrypt_from(socket, path, &key).await?;
     Ok(())
 }
 
@@ -169,22 +162,11 @@ impl Step {
     }
 }
 
-/// A line that is rewritten at every percent.
-struct Progress {
-    done: u64,
-    shown: u64,
-    len: u64,
-}
-
-impl Progress {
-    fn add(&mut self, bytes: u64) {
-        self.done += bytes;
-        let percent = (100 * self.done).checked_div(self.len).unwrap_or(100);
-        if percent > self.shown {
-            self.shown = percent;
-            let end = if percent < 100 { '\r' } else { '\n' };
-            print!("  {:6} of {} MiB, {percent:3} %{end}", self.done / MIB, self.len / MIB);
-            let _ = io::stdout().flush(); // a progress line is not worth failing for
-        }
+/// A line that is rewritten until all is done.
+fn show(progress: Progress) {
+    if let (Some(percent), Some(total)) = (progress.percent(), progress.total) {
+        let end = if progress.done < total { '\r' } else { '\n' };
+        print!("  {:6} of {} MiB, {percent:3} %{end}", progress.done / MIB, total / MIB);
+        let _ = io::stdout().flush(); // a progress line is not worth failing for
     }
 }

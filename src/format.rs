@@ -45,11 +45,11 @@
 //!
 //! # Nonces
 //!
-//! The nonce of a sealed frame is the header's nonce XOR `kind: u8 | 0x00 0x00 0x00 | position: u64`: the per-record nonce of
-//! TLS 1.3 ([RFC 8446], section 5.3), with bytes counted instead of records. A data frame's position is the number of
-//! plaintext bytes before it, which never comes twice, since no frame is empty. The final frame's is 0; it is sealed exactly
-//! once. So no nonce comes twice under a stream key. Associated data is empty: header, salt and context are bound through the
-//! key, and a frame opens at its own plaintext offset and nowhere else.
+//! The nonce of a sealed frame is the header's nonce XOR `kind: u8 | 0x00 0x00 0x00 | position: u64`: the per-record nonce
+//! of TLS 1.3 ([RFC 8446], section 5.3), with bytes counted instead of records, and little-endian. A data frame's position
+//! is the number of plaintext bytes before it, which never comes twice, since no frame is empty. The final frame's is 0; it
+//! is sealed exactly once. So no nonce comes twice under a stream key. Associated data is empty: header, salt and context
+//! are bound through the key, and a frame opens at its own plaintext offset and nowhere else.
 //!
 //! # What a reader checks
 //!
@@ -59,10 +59,10 @@
 //!    ([`UnsupportedVersion`]), then the chunk size ([`InvalidChunkSize`], [`ChunkTooLarge`] over the reader's own limit);
 //! 2. the first frame word: kind 0 is [`LegacyStream`]; anything but kind 1 and length 52 is [`InvalidFrame`];
 //! 3. the key commitment, in constant time ([`KeyMismatch`]: a wrong key, a wrong context, or a changed header or salt);
-//! 4. each frame word: an unknown kind, a second key frame, a length out of range are [`InvalidFrame`], before the body is
-//!    read;
-//! 5. each tag ([`Corrupt`], with the frame's number and place);
-//! 6. the final frame's total, frames and layout against what was read ([`Corrupt`]);
+//! 4. each frame word: an unknown kind, a second key frame, a length out of range are [`InvalidFrame`], and a data frame that
+//!    passes the limits is [`StreamTooLong`], before the body is read;
+//! 5. each tag ([`Corrupt`], with the frame's number, from 0, and its place in the stream);
+//! 6. the final frame's total, frames and layout against what was read, exactly ([`Corrupt`], for any other layout, too);
 //! 7. the end: input that stops anywhere before the end of the final frame is [`Truncated`]; bytes after it are
 //!    [`TrailingData`] where the input is meant to be one whole stream.
 //!

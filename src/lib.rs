@@ -8,7 +8,10 @@
 //!
 //! | I have | I want | use |
 //! |---|---|---|
-//! | a file | an encrypted file, and back | [`encrypt_file`], [`decrypt_file`] |
+//! | a file | an encrypted file, and back | [`encrypt_file`], [`decrypt_file`]; [`FileOptions`] for a context, progress, overwriting |
+//! | an encrypted file | to know that it can be restored | [`verify_file`] |
+//! | an encrypted file, and a new key | to have it under that | [`rekey_file`] |
+//! | a file, and keys kept by id | a snapshot with a key of its own, and back | [`encrypt_snapshot`], [`restore_snapshot`], [`keystore`] |
 //! | bytes to write, and a file, a socket, anything [`AsyncWrite`](tokio::io::AsyncWrite) | to write them encrypted | [`EncryptWriter`] |
 //! | an encrypted [`AsyncRead`](tokio::io::AsyncRead) | to read the plaintext | [`DecryptReader`] |
 //! | an [`AsyncRead`](tokio::io::AsyncRead), and something that pulls | to give it the stream | [`EncryptReader`] |
@@ -17,6 +20,8 @@
 //! | an encrypted file or object, and many readers | ranges of the plaintext, many at once | [`RangeReader`], over any [`ReadAt`] |
 //! | a length | to know another: `Content-Length`, `Range` | [`geometry`] |
 //! | a stream, and no key | to know what it is | [`inspect()`] |
+//! | work that takes long | to see how far it is | [`FileOptions::progress`], [`ProgressReader`], [`ProgressWriter`] |
+//! | a stream of the Go library Harpocrates | to read it once more | [`legacy::GoReader`] |
 //! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec`] with [`tokio_util::codec::Framed`] |
 //! | a slice in memory | a `Vec` | [`encrypt()`], [`decrypt()`] |
 //! | synchronous code, or I/O of my own | only the cryptography | [`Encryptor`], [`Decryptor`] |
@@ -26,6 +31,11 @@
 //!
 //! In debug builds AES is some hundred times slower, unless the profile says otherwise
 //! (`[profile.dev.package."*"]`, `opt-level = 3`).
+//!
+//! # Features
+//!
+//! None is on by default. `passphrase` wraps the keys of a [`DirKeyStore`](keystore::DirKeyStore) under a passphrase, `keyring` adds a
+//! key store on the keychain of the operating system, and `cli` is the command line, `agcm`.
 //!
 //! # Files
 //!

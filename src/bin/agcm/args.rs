@@ -148,7 +148,7 @@ pub(crate) enum Command {
     },
     /// Measure the throughput for several chunk sizes, and pick one
     Bench {
-        /// Up to 64 MiB of this file are measured, from memory; otherwise, 64 MiB of made-up data
+        /// Up to 16 MiB of this file are measured, from memory; otherwise, 16 MiB of made-up data
         #[arg(value_hint = ValueHint::FilePath)]
         input: Option<PathBuf>,
     },

@@ -31,7 +31,7 @@ impl Bar {
                 if bar.length() != Some(total) {
                     bar.set_length(total);
                     bar.set_style(style(
-                        "{percent:>3} % [{bar:30}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
+                        "{percent:>3} % [{wide_bar}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
                     ));
                 }
             }

@@ -1,6 +1,7 @@
 //! What throughput each chunk size gives on this machine.
 //!
-//! From memory to memory, so that it measures the work and not the disk; pairs of the same data, in turn, and medians.
+//! From memory to memory, so that it measures the work and not the disk; all sizes in turn, round by round, because the speed of
+//! a machine drifts; and medians.
 
 use std::{
     fs::File,
@@ -18,8 +19,9 @@ use crate::{args::Size, failure::Failure, streams::Run};
 const SIZES: [Size; 7] =
     [Size(4 << 10), Size(16 << 10), Size(64 << 10), Size(256 << 10), Size(1 << 20), Size(4 << 20), Size(10 << 20)];
 /// How much is measured, in bytes.
-const MOST: u64 = 64 << 20;
-const ROUNDS: usize = 5;
+const MOST: u64 = 16 << 20;
+/// The first one only warms up.
+const ROUNDS: usize = 10;
 /// What is this close to the best counts as as good, in percent: two runs of the same differ by as much.
 const MARGIN: u64 = 5;
 
@@ -39,14 +41,11 @@ pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure
     if data.is_empty() {
         return Err(Failure::usage("an empty file has no throughput: choose another one"));
     }
-    let mut lines = Vec::new();
-    for size in SIZES {
-        lines.push(run.unless_cancelled(measure(&data, size)).await?);
-    }
+    let lines = run.unless_cancelled(measure(&data)).await?;
     let best = pick(&lines);
     let mut out = io::stdout().lock();
     let mut print = |text: String| out.write_all(text.as_bytes()).map_err(Failure::from);
-    print(format!("{} MiB from memory, one core, median of {ROUNDS}\n", data.len() >> 20))?;
+    print(format!("{} MiB from memory, one core, median of {} runs\n", data.len() >> 20, ROUNDS - 1))?;
     print("chunk size   encrypt MiB/s   decrypt MiB/s   overhead\n".to_owned())?;
     for Line { size, encrypt, decrypt } in &lines {
         let overhead = 100.0 * 20.0 / size.0 as f64;
@@ -62,24 +61,46 @@ fn read(path: &PathBuf) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
-async fn measure(data: &[u8], size: Size) -> Result<Line, Failure> {
-    let key = Key::generate();
-    let options = EncryptOptions::new().chunk_size(size.0)?;
-    let stream = options.encrypt(&key, data);
-    let (mut encrypt, mut decrypt) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        let mut writer = EncryptWriter::with_options(sink(), &key, &options);
-        writer.write_all(black_box(data)).await?;
-        writer.shutdown().await?;
-        encrypt.push(start.elapsed());
+/// A chunk size that is measured.
+struct Candidate {
+    size: Size,
+    options: EncryptOptions,
+    stream: Vec<u8>,
+    encrypt: Vec<Duration>,
+    decrypt: Vec<Duration>,
+}
 
-        let start = Instant::now();
-        copy_buf(&mut DecryptReader::new(black_box(&stream[..]), &key), &mut sink()).await?;
-        decrypt.push(start.elapsed());
-        tokio::task::yield_now().await;
+async fn measure(data: &[u8]) -> Result<Vec<Line>, Failure> {
+    let key = Key::generate();
+    let mut candidates = Vec::with_capacity(SIZES.len());
+    for size in SIZES {
+        let options = EncryptOptions::new().chunk_size(size.0)?;
+        let stream = options.encrypt(&key, data);
+        candidates.push(Candidate { size, options, stream, encrypt: Vec::new(), decrypt: Vec::new() });
     }
-    Ok(Line { size, encrypt: throughput(data.len(), encrypt), decrypt: throughput(data.len(), decrypt) })
+    for round in 0..ROUNDS {
+        for candidate in &mut candidates {
+            let start = Instant::now();
+            let mut writer = EncryptWriter::with_options(sink(), &key, &candidate.options);
+            writer.write_all(black_box(data)).await?;
+            writer.shutdown().await?;
+            let encrypted = start.elapsed();
+
+            let start = Instant::now();
+            copy_buf(&mut DecryptReader::new(black_box(&candidate.stream[..]), &key), &mut sink()).await?;
+            if round > 0 {
+                candidate.encrypt.push(encrypted);
+                candidate.decrypt.push(start.elapsed());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let line = |Candidate { size, encrypt, decrypt, .. }| Line {
+        size,
+        encrypt: throughput(data.len(), encrypt),
+        decrypt: throughput(data.len(), decrypt),
+    };
+    Ok(candidates.into_iter().map(line).collect())
 }
 
 /// In MiB/s, by the median.
