@@ -3,7 +3,7 @@
 //! Memory stays at a chunk or two. Everything that is read is counted, and the work stops within one chunk of being told to.
 
 use std::{
-    fs::{File, Metadata},
+    fs::File,
     io::{self, BufRead, Read, Write},
     path::Path,
 };
@@ -138,28 +138,6 @@ pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     pub(super) file: &'a File,
     pub(super) meter: &'a mut Meter<Callback>,
-}
-
-impl Source<'_> {
-    pub(super) fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata().map_err(|error| at(self.path, "looking at", error))
-    }
-
-    /// Whether the file at `path` is this one, by whatever name.
-    pub(super) fn is(&self, path: &Path, metadata: &Metadata) -> io::Result<bool> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let own = self.metadata()?;
-            let _ = path;
-            Ok((own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = metadata;
-            Ok(self.path.canonicalize()? == path.canonicalize()?)
-        }
-    }
 }
 
 impl Read for Source<'_> {

@@ -1,0 +1,417 @@
+//! What can be chosen for work on files, and the work itself, put together from jobs, pumps and targets.
+//!
+//! Whether a file was published must never be left open: only what waits is cut short by being cancelled.
+
+use std::{
+    fmt,
+    fs::Permissions,
+    io::{self, Write},
+    path::Path,
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::{io::InspectReader, sync::CancellationToken};
+use zeroize::Zeroizing;
+
+use super::{
+    job::{Job, NewFile},
+    pump::{Callback, Opened, Sink, open, seal, stopped},
+    target::{Existing, Visibility},
+};
+use crate::{
+    blocking,
+    io::{DecryptReader, EncryptReader},
+    key::{Key, KeyRing},
+    options::{DecryptOptions, EncryptOptions, Trailing},
+    progress::{Progress, ProgressReader},
+};
+
+/// How much of what comes from a reader is written at a time, in bytes: a hop to the blocking pool costs as much as this does.
+const BATCH_LEN: usize = 1024 * 1024;
+
+/// How files are encrypted and decrypted, beyond the defaults of [`encrypt_file`] and its kin.
+///
+/// ```
+/// use agcm::{DecryptOptions, EncryptOptions, FileOptions, Key};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = |name| folder.path().join(name);
+/// # let (plain, sealed, restored) = (path("db.dump"), path("db.dump.agcm"), path("db.restored"));
+/// # std::fs::write(&plain, "some rows")?;
+/// let key = Key::generate();
+/// let options = FileOptions::new()
+///     .encrypt_options(EncryptOptions::new().chunk_size(1024 * 1024)?.context("db/2026-11-22")?)
+///     .decrypt_options(DecryptOptions::new().context("db/2026-11-22")?)
+///     .overwrite(true)
+///     .progress(|progress| eprint!("\r{:3} %", progress.percent().unwrap_or(0)));
+///
+/// options.encrypt_file(&plain, &sealed, &key).await?;
+/// options.decrypt_file(&sealed, &restored, &key).await?;
+/// # assert_eq!(std::fs::read(&restored)?, b"some rows");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct FileOptions {
+    encrypt: Option<EncryptOptions>,
+    decrypt: DecryptOptions,
+    existing: Existing,
+    permissions: Option<Permissions>,
+    progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    cancel: CancellationToken,
+}
+
+impl FileOptions {
+    /// The defaults: those of the functions of the same names, like [`encrypt_file`].
+    pub fn new() -> Self {
+        Self {
+            encrypt: None,
+            decrypt: DecryptOptions::new(),
+            existing: Existing::Keep,
+            permissions: None,
+            progress: None,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// How streams are encrypted: their chunk size, their context.
+    pub fn encrypt_options(self, options: EncryptOptions) -> Self {
+        Self { encrypt: Some(options), ..self }
+    }
+
+    /// How streams are decrypted: their context, a limit for their chunks. Unless [`Trailing::Leave`] is chosen, nothing may
+    /// follow a stream in its file.
+    pub fn decrypt_options(self, options: DecryptOptions) -> Self {
+        Self { decrypt: options, ..self }
+    }
+
+    /// Whether a file that is at the target is replaced, in one step, when the new one is complete. By default it is an error.
+    ///
+    /// If a symbolic link is there, the file that it leads to is replaced. A folder, a device or a pipe never is; neither is
+    /// the source, except by [`rekey_file`](Self::rekey_file).
+    pub fn overwrite(self, overwrite: bool) -> Self {
+        Self { existing: if overwrite { Existing::Replace } else { Existing::Keep }, ..self }
+    }
+
+    /// Sets the permissions of new files, exactly, whatever the umask says. They get them when they are complete; until then
+    /// only their owner may read them.
+    ///
+    /// By default plaintext is for its owner (0600 on Unix), a stream as the umask says, and a stream that is re-encrypted
+    /// keeps those it had.
+    pub fn permissions(self, permissions: Permissions) -> Self {
+        Self { permissions: Some(permissions), ..self }
+    }
+
+    /// Calls back with how much of the source was read, in bytes, and its length, where that is known.
+    ///
+    /// At the first bytes, then at most twenty times a second, and once at the end, before the target is synced and published;
+    /// from the thread that does the work. If the callback panics, the operation fails, and leaves nothing behind.
+    pub fn progress(self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        Self { progress: Some(Arc::new(callback)), ..self }
+    }
+
+    /// Stops the operations with these options when `token` is cancelled: within one chunk, with an error, and without leaving
+    /// anything behind, as if the future was dropped; but here one can wait until it was cleaned up.
+    ///
+    /// ```
+    /// use agcm::{FileOptions, Key};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = |name| folder.path().join(name);
+    /// # std::fs::write(path("db.dump"), "some rows")?;
+    /// let token = CancellationToken::new();
+    /// token.cancel(); // a task that waits for Ctrl-C would do that
+    ///
+    /// let options = FileOptions::new().cancel_on(token);
+    /// options.encrypt_file(path("db.dump"), path("db.agcm"), &Key::generate()).await.unwrap_err();
+    /// assert!(!path("db.agcm").exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel_on(self, token: CancellationToken) -> Self {
+        Self { cancel: token, ..self }
+    }
+
+    /// As the function [`encrypt_file`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As there. [`IsADirectory`](io::ErrorKind::IsADirectory) if there is a folder at `dst`;
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `src` and `dst` are one file.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn encrypt_file(&self, src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
+        let new = self.new_file(dst.as_ref(), Visibility::Umask);
+        let (key, options) = (key.clone(), self.chosen_encrypt_options());
+        self.run(src.as_ref(), move |job| {
+            job.convert_to_another(new, |from, to, cancelled| seal(&key, &options, from, to, cancelled))
+        })
+        .await
+    }
+
+    /// As the function [`decrypt_file`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As there, and as for [`encrypt_file`](Self::encrypt_file).
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn decrypt_file(
+        &self,
+        src: impl AsRef<Path>,
+        dst: impl AsRef<Path>,
+        keys: impl Into<KeyRing>,
+    ) -> io::Result<u64> {
+        let new = self.new_file(dst.as_ref(), Visibility::Owner);
+        let (keys, options) = (keys.into(), self.decrypt.clone());
+        self.run(src.as_ref(), move |job| {
+            job.convert_to_another(new, |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
+        })
+        .await
+    }
+
+    /// As the function [`verify_file`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn verify_file(&self, src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io::Result<u64> {
+        let (keys, options) = (keys.into(), self.decrypt.clone());
+        self.run(src.as_ref(), move |job| {
+            job.pump(io::sink(), |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
+        })
+        .await
+    }
+
+    /// As the function [`rekey_file`], with these options, and with a target: the same path for the stream to be replaced,
+    /// another one for a new file.
+    ///
+    /// Unless [`encrypt_options`](Self::encrypt_options) were chosen, the new stream has the chunk size and the context of the
+    /// old one.
+    ///
+    /// # Errors
+    ///
+    /// As there. A file at `dst` that is not the source is [`AlreadyExists`](io::ErrorKind::AlreadyExists), unless
+    /// [`overwrite`](Self::overwrite) was chosen.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn rekey_file(
+        &self,
+        src: impl AsRef<Path>,
+        dst: impl AsRef<Path>,
+        keys: impl Into<KeyRing>,
+        key: &Key,
+    ) -> io::Result<u64> {
+        let new = self.new_file(dst.as_ref(), Visibility::Umask);
+        let (keys, key) = (keys.into(), key.clone());
+        let (decrypt, encrypt) = (self.decrypt.clone(), self.encrypt.clone());
+        self.run(src.as_ref(), move |job| {
+            let new = new.succeeding(&job)?;
+            job.convert(new, |from, to, cancelled| {
+                let mut plaintext = Opened::new(from, keys, &decrypt);
+                let options = match encrypt {
+                    Some(options) => options,
+                    None => {
+                        let options = EncryptOptions::new().chunk_size(plaintext.chunk_size()?)?;
+                        EncryptOptions { context: decrypt.context.clone(), ..options }
+                    }
+                };
+                seal(&key, &options, plaintext, to, cancelled)
+            })
+        })
+        .await
+    }
+
+    /// Encrypts all that `reader` has into a new file `dst`, and returns the number of plaintext bytes.
+    ///
+    /// For what arrives over a socket or a pipe; a file is better encrypted by [`encrypt_file`](Self::encrypt_file). `dst`
+    /// appears as it does there, when the reader has ended and the stream is complete.
+    ///
+    /// ```
+    /// use agcm::{FileOptions, Key};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = |name| folder.path().join(name);
+    /// let (key, options) = (Key::generate(), FileOptions::new());
+    /// options.encrypt_from(&b"some rows"[..], path("db.agcm"), &key).await?;
+    ///
+    /// let stream = tokio::fs::File::open(path("db.agcm")).await?; // or a socket
+    /// options.decrypt_from(stream, path("db.restored"), &key).await?;
+    /// # assert_eq!(std::fs::read(path("db.restored"))?, b"some rows");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The reader's, passed on as they are, or as for [`encrypt_file`](Self::encrypt_file). There is no new file then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the temporary file is removed; at the very end, that may come too late, and `dst` is
+    /// complete. What was read from the reader is lost.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn encrypt_from(&self, reader: impl AsyncRead, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
+        let mut total = 0;
+        let reader = InspectReader::new(reader, |bytes| total += bytes.len() as u64);
+        let reader = ProgressReader::new(reader, None, self.callback());
+        let stream = EncryptReader::with_options(reader, key, &self.chosen_encrypt_options());
+        self.publish_from(stream, self.new_file(dst.as_ref(), Visibility::Umask)).await?;
+        Ok(total)
+    }
+
+    /// Decrypts the stream that `reader` has into a new file `dst`, and returns the number of plaintext bytes.
+    ///
+    /// As [`encrypt_from`](Self::encrypt_from) the other way round: `dst` appears only when the stream was authenticated to its
+    /// end. Unless [`Trailing::Leave`] was chosen, the reader must end there, too.
+    ///
+    /// # Errors
+    ///
+    /// The reader's, what is wrong with the stream, or as for [`decrypt_file`](Self::decrypt_file). There is no new file then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`encrypt_from`](Self::encrypt_from).
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn decrypt_from(
+        &self,
+        reader: impl AsyncRead,
+        dst: impl AsRef<Path>,
+        keys: impl Into<KeyRing>,
+    ) -> io::Result<u64> {
+        let reader = ProgressReader::new(reader, None, self.callback());
+        let options = self.decrypt.clone().trailing(self.decrypt.trailing.unwrap_or(Trailing::Reject));
+        let plaintext = DecryptReader::with_options(reader, keys, &options);
+        self.publish_from(plaintext, self.new_file(dst.as_ref(), Visibility::Owner)).await
+    }
+
+    pub(crate) fn chosen_encrypt_options(&self) -> EncryptOptions {
+        self.encrypt.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn chosen_decrypt_options(&self) -> DecryptOptions {
+        self.decrypt.clone()
+    }
+
+    fn new_file(&self, path: &Path, default: Visibility) -> NewFile {
+        let visibility = self.permissions.clone().map_or(default, Visibility::Exactly);
+        NewFile::new(path, visibility, self.existing)
+    }
+
+    fn callback(&self) -> Callback {
+        match self.progress.clone() {
+            Some(callback) => Box::new(move |progress| callback(progress)),
+            None => Box::new(|_| ()),
+        }
+    }
+
+    /// Runs blocking work on the file `src`, which is told to stop when the future is dropped.
+    async fn run<T: Send + 'static>(
+        &self,
+        src: &Path,
+        work: impl FnOnce(Job) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (src, callback) = (src.to_owned(), self.callback());
+        let token = self.cancel.child_token();
+        let dropped = token.clone().drop_guard();
+        let result = blocking::io(move || work(Job::start(src, callback, token)?)).await;
+        dropped.disarm();
+        result
+    }
+
+    /// Makes a new file of all that `reader` has, and returns its length.
+    async fn publish_from(&self, reader: impl AsyncRead, new: NewFile) -> io::Result<u64> {
+        let mut reader = pin!(reader);
+        let mut target = blocking::io(move || new.create()).await?;
+        let mut batch = Zeroizing::new(Vec::with_capacity(BATCH_LEN));
+        let mut total = 0;
+        loop {
+            // Only what waits for others is cut short: whether a file was published must not be left open.
+            let read = self.cancel.run_until_cancelled(read_batch(reader.as_mut(), &mut batch)).await;
+            read.unwrap_or_else(|| Err(stopped()))?;
+            if batch.is_empty() {
+                break;
+            }
+            total += batch.len() as u64;
+            (target, batch) = blocking::io(move || {
+                Sink { path: target.path(), file: target.file() }.write_all(&batch)?;
+                batch.clear();
+                Ok((target, batch))
+            })
+            .await?;
+        }
+        blocking::io(move || target.publish()).await?;
+        Ok(total)
+    }
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for FileOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileOptions")
+            .field("encrypt", &self.encrypt)
+            .field("decrypt", &self.decrypt)
+            .field("existing", &self.existing)
+            .field("permissions", &self.permissions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads until `batch` is full or there is no more.
+async fn read_batch(mut reader: Pin<&mut impl AsyncRead>, batch: &mut Vec<u8>) -> io::Result<()> {
+    while batch.len() < BATCH_LEN {
+        let room = BATCH_LEN - batch.len();
+        if reader.read_buf(&mut (&mut *batch).limit(room)).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
