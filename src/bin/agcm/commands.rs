@@ -33,20 +33,28 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
         Command::Encrypt { key, context, chunk_size, force, files } => {
             let options = encrypt_options(chunk_size.chunk_size, context.context)?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
-            encrypt(run, keys::one(key.key.as_deref()).await?, options, force.force, input, output).await
+            encrypt(
+                run,
+                run.unless_cancelled(keys::one(key.key.as_deref())).await?,
+                options,
+                force.force,
+                input,
+                output,
+            )
+            .await
         }
         Command::Decrypt { keys, context, force, files } => {
             let options = decrypt_options(context.context)?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
-            decrypt(run, keys::ring(&keys.keys).await?, options, force.force, input, output).await
+            decrypt(run, run.unless_cancelled(keys::ring(&keys.keys)).await?, options, force.force, input, output).await
         }
         Command::Verify { keys, context, input } => {
             let options = decrypt_options(context.context)?;
-            verify(run, keys::ring(&keys.keys).await?, options, Input::new(input.input)).await
+            verify(run, run.unless_cancelled(keys::ring(&keys.keys)).await?, options, Input::new(input.input)).await
         }
         Command::Inspect { json, input } => look(run, json, Input::new(input.input)).await,
         Command::Rekey { keys, to, context, force, input, output } => {
-            let (old, new) = (keys::ring(&keys.keys).await?, Key::read_file(&to.to_key).await?);
+            let (old, new) = run.unless_cancelled(keys::both(&keys.keys, &to.to_key)).await?;
             let bar = Bar::new(run.quiet);
             let options = run.file_options(force.force).progress(bar.callback());
             let options = options.decrypt_options(decrypt_options(context.context)?);
@@ -55,11 +63,11 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
         }
         Command::Cat { keys, context, range, force, input } => {
             let options = decrypt_options(context.context)?;
-            cat(run, keys::ring(&keys.keys).await?, options, range, force.force, input).await
+            cat(run, run.unless_cancelled(keys::ring(&keys.keys)).await?, options, range, force.force, input).await
         }
         Command::Import { from_go: _, keys, to, context, chunk_size, force, files } => {
             let options = encrypt_options(chunk_size.chunk_size, context.context)?;
-            let (old, new) = (keys::ring(&keys.keys).await?, Key::read_file(&to.to_key).await?);
+            let (old, new) = run.unless_cancelled(keys::both(&keys.keys, &to.to_key)).await?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
             import(run, old, new, options, force.force, input, output).await
         }

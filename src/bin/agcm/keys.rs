@@ -34,6 +34,11 @@ pub(crate) async fn ring(files: &[PathBuf]) -> Result<KeyRing, Failure> {
     Ok(keys.into_iter().collect())
 }
 
+/// The keys to decrypt with, and the one in this file to encrypt with.
+pub(crate) async fn both(files: &[PathBuf], to: &Path) -> Result<(KeyRing, Key), Failure> {
+    Ok((ring(files).await?, one(Some(to)).await?))
+}
+
 async fn from_environment() -> Result<Key, Failure> {
     if let Some(file) = set("AGCM_KEYFILE") {
         return Key::read_file(&file).await.map_err(|error| Failure::from(error).about("AGCM_KEYFILE"));

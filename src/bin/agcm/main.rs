@@ -13,16 +13,13 @@ mod failure;
 mod keys;
 mod streams;
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{args::Arguments, failure::Failure, streams::Run};
-
-/// How long an operation that was stopped may take to remove what it has begun, before it is left to itself.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -44,7 +41,11 @@ async fn run(arguments: Arguments) -> ExitCode {
         result = &mut work => (None, Some(result)),
         signal = signal() => {
             cancel.cancel();
-            (Some(signal), tokio::time::timeout(PATIENCE, &mut work).await.ok())
+            // It removes what it has begun. That may have to wait for a disk; whoever cannot, asks once more.
+            tokio::select! {
+                result = &mut work => (Some(signal), Some(result)),
+                _ = self::signal() => (Some(signal), None),
+            }
         }
     };
     match (result, signal) {
