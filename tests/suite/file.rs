@@ -3,38 +3,12 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use agcm::{EncryptOptions, Error, Key, decrypt, decrypt_file, encrypt, encrypt_file};
-use tempfile::TempDir;
 
-use crate::{drive::poll_once, encrypt_writer::frames, vectors::plaintext};
-
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        fs::write(self.path(name), bytes).unwrap();
-        self.path(name)
-    }
-
-    #[track_caller]
-    fn assert_holds(&self, names: &[&str]) {
-        let mut found: Vec<String> =
-            fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        found.sort();
-        assert_eq!(found, names);
-    }
-}
+use crate::{drive::poll_once, encrypt_writer::frames, folder::Folder, vectors::plaintext};
 
 #[tokio::test]
 async fn files_make_the_round_trip() {
@@ -149,9 +123,9 @@ async fn paths_that_cannot_be_used_are_named() {
     }
     #[cfg(unix)]
     expect(
-        encrypt_file(folder.0.path(), folder.path("dst"), &key).await.unwrap_err(),
+        encrypt_file(folder.root(), folder.path("dst"), &key).await.unwrap_err(),
         ErrorKind::IsADirectory,
-        folder.0.path(),
+        folder.root(),
     );
     folder.assert_holds(&["src"]);
 }
@@ -173,7 +147,7 @@ async fn plaintext_is_for_its_owner_and_streams_are_ordinary_files() {
 /// A pipe as the source lets a test stop an operation at any point: it has read what was written, and waits for more.
 #[cfg(unix)]
 mod in_the_middle {
-    use std::{fs::OpenOptions, process::Command, time::Duration};
+    use std::{fs::OpenOptions, path::PathBuf, process::Command, time::Duration};
 
     use super::*;
 
@@ -190,7 +164,7 @@ mod in_the_middle {
 
     /// Waits until the folder holds a file that is being written.
     async fn until_begun(folder: &Folder) {
-        while !fs::read_dir(folder.0.path())
+        while !fs::read_dir(folder.root())
             .unwrap()
             .any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".partial"))
         {
@@ -248,7 +222,7 @@ mod in_the_middle {
             // The task has still to find out. It does within a chunk, so this does not all go down the pipe.
             let result = tokio::task::spawn_blocking(move || pipe.write_all(&rest)).await.unwrap();
             assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe);
-            while fs::read_dir(folder.0.path()).unwrap().count() > 1 {
+            while fs::read_dir(folder.root()).unwrap().count() > 1 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             folder.assert_holds(&["pipe"]);

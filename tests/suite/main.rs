@@ -5,6 +5,8 @@
 
 #[path = "../support/drive.rs"]
 mod drive;
+#[path = "../support/folder.rs"]
+mod folder;
 #[path = "../support/reference.rs"]
 mod reference;
 #[path = "../support/script.rs"]
