@@ -316,13 +316,17 @@ fn decrypt_options(context: Option<OsString>) -> Result<DecryptOptions> {
     }
 }
 
-/// The page of the command, and one of each of its commands behind it.
+/// The page of the command, and one of each of its commands behind it, and of theirs.
 fn manual(page: &mut Vec<u8>) -> io::Result<()> {
     let mut command = Arguments::command();
     command.build();
+    manual_of(&command, page)
+}
+
+fn manual_of(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
     clap_mangen::Man::new(command.clone()).render(page)?;
     for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
-        clap_mangen::Man::new(command.clone()).render(page)?;
+        manual_of(command, page)?;
     }
     Ok(())
 }
