@@ -131,7 +131,7 @@ async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, inpu
         files.encrypt_file(input, output, &key).await?;
         return Ok(());
     }
-    let (reader, len) = open(&input).await?;
+    let (reader, len) = open(run, &input).await?;
     let reader = ProgressReader::new(reader, len, bar.callback());
     match output {
         // The files count by themselves.
@@ -157,7 +157,7 @@ async fn decrypt(
         files.progress(bar.callback()).decrypt_file(input, output, keys).await?;
         return Ok(());
     }
-    let (reader, len) = open(&input).await?;
+    let (reader, len) = open(run, &input).await?;
     let reader = ProgressReader::new(reader, len, bar.callback());
     match output {
         Output::File(output) => {
@@ -174,7 +174,7 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
     let len = if let Input::File(input) = &input {
         run.file_options(false).decrypt_options(options).progress(bar.callback()).verify_file(input, keys).await?
     } else {
-        let (reader, len) = open(&input).await?;
+        let (reader, len) = open(run, &input).await?;
         let reader = ProgressReader::new(reader, len, bar.callback());
         let mut reader = DecryptReader::with_options(reader, keys, &options);
         let read = async {
@@ -190,15 +190,17 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
     }
 }
 
-/// Opens it, or says which one could not be opened.
-async fn open(input: &Input) -> Result<(impl AsyncRead + Unpin + use<>, Option<u64>)> {
-    input.open().await.map_err(|error| Failure::from(error).about(&format!("opening {}", input.name())))
+/// Opens it, or says which one could not be opened. A pipe may keep one waiting for its other end.
+async fn open(run: &Run, input: &Input) -> Result<(impl AsyncRead + Unpin + use<>, Option<u64>)> {
+    let open =
+        async { input.open().await.map_err(|error| Failure::from(error).about(&format!("opening {}", input.name()))) };
+    run.unless_cancelled(open).await
 }
 
 async fn look(run: &Run, json: bool, input: Input) -> Result {
     let found = run
         .unless_cancelled(async {
-            let (reader, _) = open(&input).await?;
+            let (reader, _) = open(run, &input).await?;
             inspect(reader).await.map_err(|error| Failure::from(error).about(&input.name()))
         })
         .await?;
@@ -286,7 +288,7 @@ async fn import(
         return Err(binary_to_terminal());
     }
     let bar = Bar::new(run.quiet || output.is_terminal());
-    let (reader, len) = open(&input).await?;
+    let (reader, len) = open(run, &input).await?;
     let reader = BufReader::new(ProgressReader::new(reader, len, bar.callback()));
     let plaintext = GoReader::new(reader, old);
     match output {

@@ -38,7 +38,8 @@ async fn run(arguments: Arguments) -> ExitCode {
     let run = Run { cancel: cancel.clone(), quiet: arguments.quiet };
     let mut work = std::pin::pin!(commands::run(&run, arguments.command));
     let (signal, result) = tokio::select! {
-        result = &mut work => (None, Some(result)),
+        // A signal must not come between the start of the work and our listening for it.
+        biased;
         signal = signal() => {
             cancel.cancel();
             // It removes what it has begun. That may have to wait for a disk; whoever cannot, asks once more.
@@ -47,6 +48,7 @@ async fn run(arguments: Arguments) -> ExitCode {
                 _ = self::signal() => (Some(signal), None),
             }
         }
+        result = &mut work => (None, Some(result)),
     };
     match (result, signal) {
         // It may have been done before it could be stopped.
