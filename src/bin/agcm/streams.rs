@@ -8,6 +8,7 @@ use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     pin::Pin,
+    str,
 };
 
 use agcm::FileOptions;
@@ -130,25 +131,28 @@ impl Run {
         output: &Output,
         force: bool,
     ) -> Result<(), Failure> {
-        let only_text = !force && output.is_terminal();
+        let mut text = (!force && output.is_terminal()).then(Text::default);
         let copy = async {
             let mut reader = std::pin::pin!(reader);
             let writing = |error: io::Error| Failure::from(error).about("writing the output");
             let mut writer = output.open().await.map_err(writing)?;
-            loop {
-                let bytes = reader.fill_buf().await.map_err(|error| Failure::from(error).about(&source.name()))?;
-                if only_text && !is_text(bytes) {
-                    return Err(binary_to_terminal());
-                }
-                if bytes.is_empty() {
-                    // Standard output is not flushed by being shut down.
-                    writer.flush().await.map_err(writing)?;
-                    return writer.shutdown().await.map_err(writing);
+            let copied = loop {
+                let bytes = match reader.fill_buf().await {
+                    Ok([]) => break Ok(()),
+                    Ok(bytes) => bytes,
+                    Err(error) => break Err(Failure::from(error).about(&source.name())),
+                };
+                if text.as_mut().is_some_and(|text| !text.goes_on(bytes)) {
+                    break Err(binary_to_terminal());
                 }
                 writer.write_all(bytes).await.map_err(writing)?;
                 let len = bytes.len();
                 reader.as_mut().consume(len);
-            }
+            };
+            // Standard output is not flushed by being shut down; and what came before a fault is to arrive, too.
+            let flushed = writer.flush().await.map_err(writing);
+            copied.and(flushed)?;
+            writer.shutdown().await.map_err(writing)
         };
         self.unless_cancelled(copy).await
     }
@@ -167,7 +171,23 @@ pub(crate) fn binary_to_terminal() -> Failure {
     Failure::usage("binary data would go to the terminal: choose a file with -o, or -f if you mean it")
 }
 
-/// Whether a terminal shows these bytes, or does something else with them.
-fn is_text(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r'))
+/// Tells text, which a terminal shows, from what it would do something else with: UTF-8 without control characters, which
+/// comes in pieces that may end anywhere.
+#[derive(Debug, Default)]
+struct Text {
+    /// The start of a character whose end is still to come.
+    begun: Vec<u8>,
+}
+
+impl Text {
+    fn goes_on(&mut self, bytes: &[u8]) -> bool {
+        let bytes = [&self.begun, bytes].concat();
+        let text = match str::from_utf8(&bytes) {
+            Ok(text) => text,
+            Err(error) if error.error_len().is_some() => return false,
+            Err(error) => str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
+        };
+        self.begun = bytes[text.len()..].to_vec();
+        text.chars().all(|char| !char.is_control() || matches!(char, '\t' | '\n' | '\r'))
+    }
 }
