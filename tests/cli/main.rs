@@ -1,0 +1,28 @@
+//! What a user can observe of the command line: what it does, how it fails, and what it leaves behind.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "nothing outside this test can reach anything in it")]
+
+#[path = "../support/folder.rs"]
+mod folder;
+#[cfg(unix)]
+mod terminal;
+mod tool;
+
+mod failures;
+#[cfg(unix)]
+mod full_disk;
+mod import;
+mod keys;
+#[cfg(unix)]
+mod kills;
+mod recover;
+mod rekey;
+mod secrets;
+#[cfg(unix)]
+mod signals;
+mod snapshots;
+mod streams;
+#[cfg(unix)]
+mod terminals;
+mod texts;

@@ -1,0 +1,230 @@
+//! Snapshots with a key store, and the keys in it.
+
+use std::fs;
+
+use crate::{
+    folder::Folder,
+    tool::{Run, agcm, assert_same, assert_tells_no_key, folder, plaintext, read, text},
+};
+
+fn with_plain(len: usize) -> Folder {
+    let folder = folder();
+    folder.write("plain", plaintext(len));
+    folder
+}
+
+/// The ids in the key store `keys`.
+#[track_caller]
+fn ids(folder: &Folder) -> String {
+    text(&agcm(folder, "keys --keys keys list").succeeds())
+}
+
+#[test]
+fn a_snapshot_has_a_key_of_its_own_and_is_restored_with_it() {
+    for len in [0, 1, 65_536, 300_000] {
+        let folder = with_plain(len);
+        assert_eq!(agcm(&folder, "snapshot encrypt --keys keys --id db-1 plain -o sealed").succeeds(), b"");
+        assert_eq!(agcm(&folder, "snapshot restore --keys keys --id db-1 sealed -o again").succeeds(), b"");
+        assert_same(&read(&folder, "again"), &plaintext(len));
+        folder.assert_holds(&["again", "key", "keys", "other", "plain", "sealed"]);
+
+        // The id is the context, and the key file is one like any other.
+        assert_same(&agcm(&folder, "decrypt -k keys/db-1.key -c db-1 sealed").succeeds(), &plaintext(len));
+        agcm(&folder, "decrypt -k keys/db-1.key sealed").fails(3);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_store_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = with_plain(10);
+    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
+    for (name, mode) in [("keys", 0o700), ("keys/db.key", 0o600)] {
+        assert_eq!(fs::metadata(folder.path(name)).unwrap().permissions().mode() & 0o7777, mode, "{name}");
+        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode | 0o040)).unwrap();
+        let line = agcm(&folder, "snapshot restore --keys keys --id db sealed -o again").fails(1);
+        assert!(line.contains(name), "{line}");
+        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    agcm(&folder, "snapshot restore --keys keys --id db sealed -o again").succeeds();
+}
+
+#[test]
+fn keys_are_listed_and_removed() {
+    let folder = with_plain(10);
+    for id in ["b", "a", "c.2026-11-22"] {
+        agcm(&folder, &format!("snapshot encrypt --keys keys --chunk-size 3 --id {id} plain -o sealed-{id}"))
+            .succeeds();
+    }
+    assert_eq!(ids(&folder), "a\nb\nc.2026-11-22\n");
+    assert_eq!(agcm(&folder, "keys --keys keys remove b").succeeds(), b"");
+    assert_eq!(ids(&folder), "a\nc.2026-11-22\n");
+    agcm(&folder, "snapshot restore --keys keys --id b sealed-b -o again").fails(5);
+    agcm(&folder, "snapshot restore --keys keys --id a sealed-a -o again").succeeds();
+}
+
+#[test]
+fn an_unknown_id_is_told_from_other_failures_and_names_no_other_one() {
+    let folder = with_plain(10);
+    agcm(&folder, "snapshot encrypt --keys keys --id secret-project plain -o sealed").succeeds();
+    for line in ["snapshot restore --keys keys --id unknown sealed -o again", "keys --keys keys remove unknown"] {
+        let line = agcm(&folder, line).fails(5);
+        assert!(line.contains("unknown") && !line.contains("secret"), "{line}");
+    }
+    folder.assert_holds(&["key", "keys", "other", "plain", "sealed"]);
+    assert_eq!(ids(&folder), "secret-project\n");
+}
+
+#[test]
+fn an_id_must_not_lead_out_of_its_folder() {
+    let folder = with_plain(10);
+    agcm(&folder, "snapshot encrypt --keys keys --id good plain -o sealed").succeeds();
+    for id in ["../key", "a/b", "", ".hidden", "-a", "a b", "ä", &"a".repeat(201)] {
+        for line in ["snapshot encrypt --keys keys plain -o new", "snapshot restore --keys keys sealed -o new"] {
+            agcm(&folder, line).arg(format!("--id={id}")).fails(2);
+        }
+        agcm(&folder, "keys --keys keys remove --").arg(id).fails(2);
+    }
+    folder.assert_holds(&["key", "keys", "other", "plain", "sealed"]);
+    assert_eq!(ids(&folder), "good\n");
+}
+
+#[test]
+fn an_id_is_taken_once() {
+    let folder = with_plain(10);
+    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
+    let key = read(&folder, "keys/db.key");
+    for options in ["", "-f "] {
+        let line = agcm(&folder, &format!("snapshot encrypt {options}--keys keys --id db plain -o second")).fails(1);
+        assert!(line.contains("\"db\""), "{line}");
+    }
+    assert_same(&read(&folder, "keys/db.key"), &key);
+    folder.assert_holds(&["key", "keys", "other", "plain", "sealed"]);
+}
+
+#[test]
+fn a_failed_snapshot_keeps_no_key_and_is_made_again_under_its_id() {
+    let folder = with_plain(70_000);
+    folder.write("taken", "precious");
+    for line in [
+        "snapshot encrypt --keys keys --id db missing -o sealed",
+        "snapshot encrypt --keys keys --id db plain -o taken",
+        "snapshot encrypt --keys keys --id db plain -o plain -f",
+        "snapshot encrypt --keys keys --id db plain -o nowhere/sealed",
+        "snapshot encrypt --keys keys --id db plain -o keys",
+    ] {
+        agcm(&folder, line).fails(1);
+        assert_eq!(ids(&folder), "", "after {line}");
+        folder.assert_holds(&["key", "keys", "other", "plain", "taken"]);
+    }
+    assert_eq!(read(&folder, "taken"), b"precious");
+    assert_same(&read(&folder, "plain"), &plaintext(70_000));
+    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o taken -f").succeeds();
+    agcm(&folder, "snapshot restore --keys keys --id db taken -o again").succeeds();
+    assert_same(&read(&folder, "again"), &plaintext(70_000));
+}
+
+#[test]
+fn a_failed_restoration_says_what_it_was_about_and_leaves_nothing_behind() {
+    let folder = with_plain(70_000);
+    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt --keys keys --id other plain -o sealed2").succeeds();
+    let stream = read(&folder, "sealed");
+    folder.write("cut", &stream[..stream.len() - 1]);
+    folder.write("target", "precious");
+    for (line, status, about) in [
+        ("restore --keys keys --id db sealed2 -o target -f", 3, "sealed2"),
+        ("restore --keys keys --id db cut -o target -f", 4, "cut"),
+        ("restore --keys keys --id db missing -o target -f", 1, "missing"),
+        ("restore --keys keys --id db sealed -o target", 1, "target"),
+        ("restore --keys nowhere --id db sealed -o target -f", 1, "nowhere"),
+    ] {
+        let line = agcm(&folder, &format!("snapshot {line}")).fails(status);
+        assert!(line.contains(about), "{line}");
+        assert_eq!(read(&folder, "target"), b"precious");
+    }
+    // The key of one snapshot under the id of another.
+    fs::copy(folder.path("keys/db.key"), folder.path("keys/copy.key")).unwrap();
+    agcm(&folder, "snapshot restore --keys keys --id copy sealed -o target -f").fails(3);
+    folder.write("keys/copy.key", "no key");
+    let line = agcm(&folder, "snapshot restore --keys keys --id copy sealed -o target -f").fails(1);
+    assert!(line.contains("copy"), "{line}");
+    folder.assert_holds(&["cut", "key", "keys", "other", "plain", "sealed", "sealed2", "target"]);
+}
+
+#[test]
+fn a_key_store_that_is_not_there_is_an_error() {
+    let folder = folder();
+    for line in ["keys --keys nowhere list", "keys --keys nowhere remove id"] {
+        assert!(agcm(&folder, line).fails(1).contains("nowhere"));
+    }
+    assert!(agcm(&folder, "keys --keys key list").fails(1).contains("\"key\""));
+}
+
+#[test]
+fn keys_are_kept_under_a_passphrase() {
+    let folder = with_plain(1000);
+    // Only the first line counts, however it ends.
+    folder.write("passphrase", "correct horse\r\nbattery\n");
+    agcm(&folder, "snapshot encrypt --keys keys --id a --passphrase-file passphrase plain -o sealed").succeeds();
+    assert!(read(&folder, "keys/a.key").starts_with(b"$argon2id$"));
+
+    let restore = "snapshot restore --keys keys --id a sealed -o again";
+    let passphrase = "AGCM_PASSPHRASE";
+    let line = agcm(&folder, restore).fails(1);
+    assert!(line.contains("passphrase"), "{line}");
+    agcm(&folder, restore).env(passphrase, "").fails(1);
+    let line = agcm(&folder, restore).env(passphrase, "wrong horse").fails(3);
+    assert!(!line.contains("wrong horse"), "{line}");
+    folder.assert_holds(&["key", "keys", "other", "passphrase", "plain", "sealed"]);
+    agcm(&folder, restore).env(passphrase, "correct horse").succeeds();
+    // The file wins.
+    agcm(&folder, &format!("{restore} -f --passphrase-file passphrase")).env(passphrase, "wrong horse").succeeds();
+    assert_same(&read(&folder, "again"), &plaintext(1000));
+
+    // Neither listing nor removing needs it.
+    assert_eq!(ids(&folder), "a\n");
+    agcm(&folder, "keys --keys keys remove a").succeeds();
+}
+
+#[test]
+fn a_passphrase_that_is_missing_or_empty_is_an_error() {
+    let folder = with_plain(10);
+    for (content, status) in [(None, 1), (Some(""), 2), (Some("\nsecond line"), 2)] {
+        if let Some(content) = content {
+            folder.write("passphrase", content);
+        }
+        let line = agcm(&folder, "snapshot encrypt --keys keys --id a --passphrase-file passphrase plain -o sealed");
+        let line = { line }.fails(status);
+        assert!(line.contains("passphrase") && !line.contains("second"), "{line}");
+    }
+    folder.assert_holds(&["key", "other", "passphrase", "plain"]);
+}
+
+#[test]
+fn the_key_of_a_snapshot_is_never_shown() {
+    let folder = with_plain(1000);
+    agcm(&folder, "snapshot encrypt --keys keys --id a plain -o sealed").succeeds();
+    let key = text(&read(&folder, "keys/a.key"));
+    folder.write("keys/b.key", format!("{}0\n", key.trim()));
+    let mut stream = read(&folder, "sealed");
+    stream[200] ^= 1;
+    folder.write("corrupt", stream);
+    for line in [
+        "snapshot encrypt --keys keys --id a plain -o new",
+        "snapshot restore --keys keys --id a sealed -o again",
+        "snapshot restore --keys keys --id a corrupt -o again -f",
+        "snapshot restore --keys keys --id b sealed -o again -f",
+        "keys --keys keys list",
+        "inspect sealed",
+        "verify -k keys/a.key sealed",
+        "verify -k keys/b.key sealed",
+        "verify -k keys/a.key -c a sealed",
+        "keys --keys keys remove a",
+    ] {
+        let output = agcm(&folder, line).output().unwrap();
+        assert_tells_no_key(&output.stdout, key.trim());
+        assert_tells_no_key(&output.stderr, key.trim());
+    }
+}
