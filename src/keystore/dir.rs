@@ -215,8 +215,10 @@ impl DirKeyStore {
     fn remove_now(&self, id: &str) -> Result<(), KeyStoreError> {
         let path = self.path(id)?;
         check_folder(&self.folder)?;
+        // Opened before, so that nothing is left to fail behind the removal but the disk.
+        let folder = Folder::of(&path)?;
         match fs::remove_file(&path) {
-            Ok(()) => Ok(Folder::of(&path)?.sync().map_err(|error| at(&self.folder, "syncing", error))?),
+            Ok(()) => Ok(folder.sync().map_err(|error| at(&self.folder, "syncing", error))?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KeyStoreError::NoSuchId(id.to_owned())),
             Err(error) => Err(at(&path, "removing", error).into()),
         }

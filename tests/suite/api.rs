@@ -67,6 +67,7 @@ fn nothing_that_holds_a_key_shows_it() {
         &agcm::DecryptReader::new((), &key),
         &agcm::EncryptReader::new((), &key),
         &agcm::DecryptWriter::new((), &key),
+        &agcm::legacy::GoReader::new((), &key),
         &block_on(agcm::SeekReader::open(io::Cursor::new(&stream), &key)).unwrap(),
         &ranges,
         &ranges.stream(0..3).unwrap(),
