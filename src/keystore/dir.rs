@@ -147,7 +147,9 @@ impl DirKeyStore {
 
     /// The key that a file holds.
     fn unwrap(&self, id: &str, content: &[u8]) -> Result<Key, KeyStoreError> {
-        if content.starts_with(b"$") && content.len() != Key::LEN {
+        // A raw key may begin with a dollar, but not like this: it is what is left of a wrapped one.
+        let cut = content.starts_with(b"$argon2id$");
+        if cut || content.starts_with(b"$") && content.len() != Key::LEN {
             #[cfg(feature = "passphrase")]
             return match &self.passphrase {
                 Some(passphrase) => passphrase.unwrap(id, content),
