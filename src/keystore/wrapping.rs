@@ -155,6 +155,8 @@ fn line(costs: &Params, salt: &[u8]) -> io::Result<String> {
 fn parse(text: &str) -> Option<(Params, Salt)> {
     let parsed = PasswordHash::new(text).ok()?;
     let (costs, salt) = (Params::try_from(&parsed).ok()?, parsed.salt?);
+    // Without what else Argon2 takes from a line: a key id, data.
+    let costs = Params::new(costs.m_cost(), costs.t_cost(), costs.p_cost(), Some(Key::LEN)).ok()?;
     let same = line(&costs, &salt).is_ok_and(|line| line == text);
     same.then_some((costs, salt))
 }
