@@ -169,9 +169,8 @@ impl fmt::Display for KeyStoreError {
             Self::UnsafePermissions { path, mode } => write!(
                 f,
                 "others than its owner may get at {path:?} (mode {:03o}); find out who did, then take these rights away \
-                 (chmod go= {})",
-                mode & 0o777,
-                path.display()
+                 (chmod go= {path:?})",
+                mode & 0o777
             ),
             Self::NotAKey { id, reason } => {
                 write!(f, "what is stored with the id {id:?} is not a key: {reason}; look for another copy of it")
