@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use super::store::{KeyStore, KeyStoreError};
 use crate::{blocking, key::Key};
 
-/// The account under which the ids are listed: keychains have no search that works alike on all systems.
-const INDEX: &str = "";
+/// The account under which the ids are listed: keychains have no search that works alike on all systems. It has a name, because
+/// for the keychain of macOS one without would be any account.
+const INDEX: &str = "agcm-ids";
 /// The longest id, in bytes.
 const MAX_ID_LEN: usize = 200;
 
@@ -26,8 +27,8 @@ static TURN: Mutex<()> = Mutex::new(());
 /// Service (GNOME Keyring, KWallet) elsewhere.
 ///
 /// Each key is one entry, whose service is that of the store, and whose account is the id; the secret is the 32 bytes of the
-/// key. An id is 1 to 200 bytes of text without control characters. One more entry, without an account, holds the ids, one a
-/// line, because keychains have no search that works alike everywhere. On Windows it has room for about 2500 bytes of ids.
+/// key. An id is 1 to 200 bytes of text without control characters, and not `agcm-ids`: the entry of that account holds the ids,
+/// one a line, because keychains have no search that works alike everywhere. On Windows it has room for about 2500 bytes of ids.
 ///
 /// Operations of one process take turns. Keychains themselves replace what they are told to store, so two *processes* that
 /// store a key under one new id in the same moment may both succeed, and one key is lost; or one of two new ids may be missing
@@ -152,15 +153,19 @@ impl KeychainStore {
 
     /// The ids that were listed, in order.
     fn ids(&self) -> Result<Vec<String>, KeyStoreError> {
-        match self.entry(INDEX)?.get_password() {
-            Ok(ids) => Ok(ids.lines().map(str::to_owned).collect()),
-            Err(Error::NoEntry) => Ok(Vec::new()),
-            Err(error) => Err(broken(error)),
-        }
+        let ids = match self.entry(INDEX)?.get_secret() {
+            Ok(ids) => {
+                String::from_utf8(ids).map_err(|_| io::Error::other("the list of ids on the keychain is not text"))?
+            }
+            Err(Error::NoEntry) => return Ok(Vec::new()),
+            Err(error) => return Err(broken(error)),
+        };
+        Ok(ids.lines().map(str::to_owned).collect())
     }
 
     fn set_ids(&self, ids: &[String]) -> Result<(), KeyStoreError> {
-        self.entry(INDEX)?.set_password(&ids.join("\n")).map_err(broken)
+        // Not as a password, which takes twice the room on Windows.
+        self.entry(INDEX)?.set_secret(ids.join("\n").as_bytes()).map_err(broken)
     }
 
     /// Does something on the blocking pool: a keychain may ask a person first.
@@ -203,8 +208,9 @@ impl fmt::Debug for KeychainStore {
 }
 
 fn checked(id: &str) -> Result<&str, KeyStoreError> {
-    let rule = "an id is 1 to 200 bytes of text without control characters";
-    if (1..=MAX_ID_LEN).contains(&id.len()) && !id.contains(char::is_control) {
+    // Windows does not tell upper case from lower case.
+    let rule = "an id is 1 to 200 bytes of text without control characters, and not agcm-ids, where the ids are listed";
+    if (1..=MAX_ID_LEN).contains(&id.len()) && !id.contains(char::is_control) && !id.eq_ignore_ascii_case(INDEX) {
         Ok(id)
     } else {
         Err(KeyStoreError::BadId { id: id.to_owned(), rule })
