@@ -146,24 +146,24 @@ async fn plaintext_is_for_its_owner_and_streams_are_ordinary_files() {
 
 /// A pipe as the source lets a test stop an operation at any point: it has read what was written, and waits for more.
 #[cfg(unix)]
-mod in_the_middle {
+pub mod in_the_middle {
     use std::{fs::OpenOptions, path::PathBuf, process::Command, time::Duration};
 
     use super::*;
 
-    fn pipe(folder: &Folder) -> PathBuf {
+    pub fn pipe(folder: &Folder) -> PathBuf {
         let path = folder.path("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         path
     }
 
-    async fn open_for_writing(path: &Path) -> File {
+    pub async fn open_for_writing(path: &Path) -> File {
         let path = path.to_owned();
         tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(path).unwrap()).await.unwrap()
     }
 
     /// Waits until the folder holds a file that is being written.
-    async fn until_begun(folder: &Folder) {
+    pub async fn until_begun(folder: &Folder) {
         while !fs::read_dir(folder.root())
             .unwrap()
             .any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".partial"))
