@@ -27,10 +27,14 @@ mod encrypt_writer;
 mod file;
 mod geometry;
 mod inspect;
+#[cfg(feature = "keyring")]
+mod keychain;
+mod keystore;
 mod legacy;
 mod progress;
 mod properties;
 mod range_reader;
 mod seek_reader;
+mod snapshot;
 mod tamper;
 mod vector;
