@@ -221,7 +221,7 @@ impl fmt::Display for Error {
             Self::TrailingData { at } => write!(
                 f,
                 "the stream is whole, but more bytes follow its end at byte {at}; check whether files were joined, or, \
-                 if they are meant to follow, read up to the end only (Trailing::Leave, is_complete)"
+                 if they are meant to follow, read up to that end only"
             ),
             Self::StreamTooLong => f.write_str(
                 "a stream holds at most 4 PiB (2^52 bytes) and 2^40 data frames; split the data over several streams, \
@@ -234,6 +234,9 @@ impl fmt::Display for Error {
             ),
             Self::ContextTooLong(len) => {
                 write!(f, "a context of {len} bytes is over the limit of 65535; use a hash of it")
+            }
+            Self::RangeOutOfBounds { start, end, .. } if start > end => {
+                write!(f, "the range {start}..{end} ends before it starts; check the order of its offsets")
             }
             Self::RangeOutOfBounds { start, end, len } => write!(
                 f,
@@ -264,11 +267,18 @@ impl From<Error> for io::Error {
 pub(crate) struct Explained {
     words: String,
     cause: io::Error,
+    /// The words say it all, and those of the cause would mislead.
+    instead: bool,
 }
 
 impl Explained {
     pub(crate) fn error(words: String, cause: io::Error) -> io::Error {
-        io::Error::new(cause.kind(), Self { words, cause })
+        io::Error::new(cause.kind(), Self { words, cause, instead: false })
+    }
+
+    /// With these words in the place of its own.
+    pub(crate) fn instead(words: String, cause: io::Error) -> io::Error {
+        io::Error::new(cause.kind(), Self { words, cause, instead: true })
     }
 }
 
@@ -279,7 +289,8 @@ pub(crate) fn at(path: &Path, doing: &str, error: io::Error) -> io::Error {
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.words, self.cause)
+        f.write_str(&self.words)?;
+        if self.instead { Ok(()) } else { write!(f, ": {}", self.cause) }
     }
 }
 

@@ -42,8 +42,9 @@ use crate::key::{Key, KeyRing};
 ///
 /// # Errors
 ///
-/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is anything at `dst`; it is never replaced, even if it comes into
-/// being while this runs. Whatever the file system says, with the path and what was to be done there. After an error there
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is anything at `dst`
+/// ([`IsADirectory`](io::ErrorKind::IsADirectory) for a folder); it is never replaced, even if it comes into being while this
+/// runs. Whatever the file system says, with the path and what was to be done there. After an error there
 /// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`, and
 /// may be deleted.)
 ///

@@ -37,6 +37,7 @@ impl Key {
     /// # Errors
     ///
     /// [`Error::InvalidKey`] for anything else.
+    #[doc(alias = "from_hex")]
     pub fn from_file_content(content: &[u8]) -> Result<Self, Error> {
         if content.len() == Self::LEN {
             return Self::try_from(content);
@@ -79,9 +80,10 @@ impl Key {
     pub async fn read_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
         blocking::io(move || {
-            let content =
-                File::open(&path).and_then(|file| read_short(&file)).map_err(|error| at(&path, "reading", error))?;
-            Self::from_file_content(&content).map_err(|error| at(&path, "reading the key in", error.into()))
+            let content = File::open(&path)
+                .and_then(|file| read_short(&file))
+                .map_err(|error| at(&path, "reading the key file", error))?;
+            Self::from_file_content(&content).map_err(|error| at(&path, "reading the key file", error.into()))
         })
         .await
     }

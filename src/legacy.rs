@@ -339,19 +339,24 @@ fn find(keys: &KeyRing, nonce: [u8; NONCE_LEN], body: &mut [u8], tag: &[u8]) -> 
     keys.keys().iter().map(|key| GoKey::new(key, nonce)).find(|key| key.open(body, tag))
 }
 
-/// The words of an error are about version 1; where they would mislead, there are more before them.
+/// The words of an error are about version 1. Where they would mislead, others take their place.
 fn explain(error: Error) -> io::Error {
     let words = match error {
         Error::InvalidFrame { frame: 0, word: KEY_FRAME_WORD, .. } => {
-            "this is no stream of the Go library, but one of format 1: open it without GoReader, or decrypt it without --from-go"
+            "this is a stream of format 1, not one of the Go library: it can be decrypted as it is, and needs no import".to_owned()
         }
-        Error::KeyMismatch => "in a stream of the Go library, a wrong key and a damaged first chunk look the same",
-        Error::Corrupt { .. } => {
-            "in a stream of the Go library, what came before may have been put in another order, or cut"
+        Error::KeyMismatch => {
+            "no key given opens the first chunk of this stream of the Go library; it is another one's, or the chunk is damaged, \
+             which looks the same there: check the key, then look for another copy"
+                .to_owned()
         }
+        Error::Corrupt { frame, at } => format!(
+            "chunk {frame} of this stream of the Go library, at byte {at}, is damaged or was changed; what came before it may \
+             have been cut or put in another order, which cannot be told there: compare it with another copy"
+        ),
         _ => return error.into(),
     };
-    Explained::error(words.to_owned(), error.into())
+    Explained::instead(words, error.into())
 }
 
 impl fmt::Debug for GoBuffer {

@@ -160,6 +160,11 @@ impl Context {
         Ok(Self(Some(context.into())))
     }
 
+    /// This one, if it was chosen, otherwise the other.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        if self.0.is_some() { self.clone() } else { other.clone() }
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     pump::{Callback, Sink, Source, stop_if},
-    target::{Existing, Target, Visibility},
+    target::{Existing, Target, Visibility, is_one_file},
 };
 use crate::{error::at, progress::Meter};
 
@@ -21,32 +21,50 @@ pub(super) struct NewFile {
     path: PathBuf,
     visibility: Visibility,
     existing: Existing,
-    /// The file whose owner it should have, if that can be.
-    like: Option<Metadata>,
+    /// What the source was when the work began, if this is to succeed it.
+    source: Option<Metadata>,
+    /// It takes the place of the source, whose permissions and owner it should have.
+    in_place: bool,
 }
 
 impl NewFile {
     pub(super) fn new(path: &Path, visibility: Visibility, existing: Existing) -> Self {
-        Self { path: path.to_owned(), visibility, existing, like: None }
+        Self { path: path.to_owned(), visibility, existing, source: None, in_place: false }
     }
 
     /// May take the place of the source, if it has the same name; and has its permissions, unless others were chosen.
     pub(super) fn succeeding(mut self, job: &Job) -> io::Result<Self> {
-        if job.path.canonicalize().ok() == self.path.canonicalize().ok() {
+        let metadata = job.metadata()?;
+        if let (Ok(source), Ok(target)) = (job.path.canonicalize(), self.path.canonicalize()) {
+            self.in_place = source == target;
+        }
+        if self.in_place {
             self.existing = Existing::Replace;
         }
         if let Visibility::Umask = self.visibility {
-            let metadata = job.metadata()?;
             self.visibility = Visibility::Exactly(metadata.permissions());
-            self.like = Some(metadata);
         }
+        self.source = Some(metadata);
         Ok(self)
     }
 
-    pub(super) fn create(self) -> io::Result<Target> {
-        let target = Target::create(&self.path, self.visibility, self.existing)?;
+    /// Refuses to take the place of anything but the source as it was.
+    fn check_place(&self, path: &Path) -> io::Result<()> {
+        let (true, Some(source)) = (self.in_place, &self.source) else { return Ok(()) };
+        let same = |there: Metadata| {
+            let (now, then) = ((there.len(), there.modified().ok()), (source.len(), source.modified().ok()));
+            is_one_file(&there, source) && now == then
+        };
+        if path.metadata().is_ok_and(same) {
+            return Ok(());
+        }
+        Err(at(path, "publishing", io::Error::other("the file was changed meanwhile, and is left as it is; try again")))
+    }
+
+    pub(super) fn create(&self) -> io::Result<Target> {
+        let target = Target::create(&self.path, self.visibility.clone(), self.existing)?;
         #[cfg(unix)]
-        if let Some(like) = self.like {
+        if let Some(like) = &self.source {
             use std::os::unix::fs::{MetadataExt, fchown};
             // Only root may give files away, and a group only who is in it: for others the file is theirs, as any new file.
             let _ = fchown(target.file(), Some(like.uid()), Some(like.gid()));
@@ -93,6 +111,7 @@ impl Job {
     ) -> io::Result<u64> {
         let target = new.create()?;
         let total = self.pump(Sink { path: target.path(), file: target.file() }, work)?;
+        new.check_place(target.path())?;
         target.publish()?;
         Ok(total)
     }
@@ -116,13 +135,7 @@ impl Job {
 
     /// Whether the source is what is at `path`, by whatever name.
     fn is_at(&self, path: &Path) -> io::Result<bool> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let (own, there) = (self.metadata()?, path.metadata());
-            Ok(there.is_ok_and(|there| (own.dev(), own.ino()) == (there.dev(), there.ino())))
-        }
-        #[cfg(not(unix))]
-        Ok(self.path.canonicalize()? == path.canonicalize().unwrap_or_default())
+        let own = self.metadata()?;
+        Ok(path.metadata().is_ok_and(|there| is_one_file(&own, &there)))
     }
 }

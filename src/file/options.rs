@@ -94,7 +94,8 @@ impl FileOptions {
     /// Whether a file that is at the target is replaced, in one step, when the new one is complete. By default it is an error.
     ///
     /// If a symbolic link is there, the file that it leads to is replaced. A folder, a device or a pipe never is; neither is
-    /// the source, except by [`rekey_file`](Self::rekey_file).
+    /// the source, except by [`rekey_file`](Self::rekey_file). Other files are not looked at: what a reader reads from, or the
+    /// file of a key, is replaced if it is named.
     pub fn overwrite(self, overwrite: bool) -> Self {
         Self { existing: if overwrite { Existing::Replace } else { Existing::Keep }, ..self }
     }
@@ -110,14 +111,16 @@ impl FileOptions {
 
     /// Calls back with how much of the source was read, in bytes, and its length, where that is known.
     ///
-    /// At the first bytes, then at most twenty times a second, and once at the end, before the target is synced and published;
-    /// from the thread that does the work. If the callback panics, the operation fails, and leaves nothing behind.
+    /// At the first bytes, then at most twenty times a second, and once at the end of the source, before the target is synced and
+    /// published; from the thread that does the work. If the callback panics, nothing is left behind: an operation on a file
+    /// fails, one on a reader panics, too.
     pub fn progress(self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         Self { progress: Some(Arc::new(callback)), ..self }
     }
 
     /// Stops the operations with these options when `token` is cancelled: within one chunk, with an error, and without leaving
-    /// anything behind, as if the future was dropped; but here one can wait until it was cleaned up.
+    /// anything behind, as if the future was dropped; but here one can wait until it was cleaned up. The error's kind is
+    /// [`Other`](io::ErrorKind::Other); the token knows better whether it was cancelled.
     ///
     /// ```
     /// use agcm::{FileOptions, Key};
@@ -145,8 +148,8 @@ impl FileOptions {
     ///
     /// # Errors
     ///
-    /// As there. [`IsADirectory`](io::ErrorKind::IsADirectory) if there is a folder at `dst`;
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `src` and `dst` are one file.
+    /// As there. If files may be [overwritten](Self::overwrite), [`InvalidInput`](io::ErrorKind::InvalidInput) for a `dst` that
+    /// is `src`, or a device or pipe.
     ///
     /// # Cancel safety
     ///
@@ -215,13 +218,14 @@ impl FileOptions {
     /// As the function [`rekey_file`], with these options, and with a target: the same path for the stream to be replaced,
     /// another one for a new file.
     ///
-    /// Unless [`encrypt_options`](Self::encrypt_options) were chosen, the new stream has the chunk size and the context of the
-    /// old one.
+    /// Unless [`encrypt_options`](Self::encrypt_options) were chosen, the new stream has the chunk size of the old one; and its
+    /// context, unless those have one. (To unbind it, choose an empty one.)
     ///
     /// # Errors
     ///
     /// As there. A file at `dst` that is not the source is [`AlreadyExists`](io::ErrorKind::AlreadyExists), unless
-    /// [`overwrite`](Self::overwrite) was chosen.
+    /// [`overwrite`](Self::overwrite) was chosen. Whatever was chosen, nothing may follow the stream in its file; and a source
+    /// that was replaced or changed meanwhile stays as it is.
     ///
     /// # Cancel safety
     ///
@@ -239,18 +243,18 @@ impl FileOptions {
     ) -> io::Result<u64> {
         let new = self.new_file(dst.as_ref(), Visibility::Umask);
         let (keys, key) = (keys.into(), key.clone());
-        let (decrypt, encrypt) = (self.decrypt.clone(), self.encrypt.clone());
+        // What follows the stream would be lost with the file that it is in.
+        let (decrypt, encrypt) = (self.decrypt.clone().trailing(Trailing::Reject), self.encrypt.clone());
         self.run(src.as_ref(), move |job| {
             let new = new.succeeding(&job)?;
             job.convert(new, |from, to, cancelled| {
                 let mut plaintext = Opened::new(from, keys, &decrypt);
                 let options = match encrypt {
                     Some(options) => options,
-                    None => {
-                        let options = EncryptOptions::new().chunk_size(plaintext.chunk_size()?)?;
-                        EncryptOptions { context: decrypt.context.clone(), ..options }
-                    }
+                    None => EncryptOptions::new().chunk_size(plaintext.chunk_size()?)?,
                 };
+                // Whoever asks for another chunk size does not mean to unbind the stream.
+                let options = EncryptOptions { context: options.context.or(&decrypt.context), ..options };
                 seal(&key, &options, plaintext, to, cancelled)
             })
         })

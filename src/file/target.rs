@@ -5,14 +5,14 @@
 
 use std::{
     error, fmt,
-    fs::{self, File, Permissions},
+    fs::{self, File, Metadata, Permissions},
     io,
     path::{Path, PathBuf},
 };
 
 use tempfile::NamedTempFile;
 
-use crate::error::at;
+use crate::error::{Explained, at};
 
 /// Who may read a new file.
 #[derive(Debug, Clone)]
@@ -79,13 +79,34 @@ impl Target {
             let set = temporary.as_file().set_permissions(permissions);
             set.map_err(|error| at(&path, "setting the permissions of", error))?;
         }
-        temporary.as_file().sync_all().map_err(|error| at(&path, "syncing", error))?;
+        let synced = temporary.as_file().sync_all();
+        #[cfg(test)]
+        let synced = synced.and(faults::check(&path, Fault::Sync));
+        synced.map_err(|error| at(&path, "syncing", error))?;
+
+        let own = temporary.as_file().metadata().map_err(|error| at(&path, "looking at", error))?;
         let published = match existing {
             Existing::Keep => temporary.persist_noclobber(&path),
             Existing::Replace => temporary.persist(&path),
         };
-        published.map_err(|error| at(&path, "publishing", error.error))?;
-        folder.sync().map_err(|error| {
+        let published = published.map_err(|error| error.error);
+        #[cfg(test)]
+        let published = published.and_then(|file| faults::check(&path, Fault::Rename).map(|()| file));
+        if let Err(error) = published {
+            let error = at(&path, "publishing", error);
+            // Over a network, what was done may be answered with an error.
+            match path.symlink_metadata() {
+                Ok(there) if is_one_file(&own, &there) => {}
+                Ok(_) => return Err(error),
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Err(error),
+                Err(_) => return Err(io::Error::new(error.kind(), InPlace(error))),
+            }
+        }
+
+        let synced = folder.sync();
+        #[cfg(test)]
+        let synced = synced.and(faults::check(&path, Fault::SyncFolder));
+        synced.map_err(|error| {
             let error = at(&folder.path, "syncing", error);
             // Whether the name would survive a crash is not known, and an error should mean that there is no new file. But what
             // was replaced cannot be brought back.
@@ -97,19 +118,32 @@ impl Target {
     }
 }
 
-/// The file could not be published in a way that survives a crash, but it has its name.
+/// Whether this is one file, by whatever names.
+#[cfg(unix)]
+pub(crate) fn is_one_file(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Whether this may be one file: elsewhere, metadata does not say which file it is of.
+#[cfg(not(unix))]
+pub(crate) fn is_one_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.len(), one.modified().ok()) == (other.len(), other.modified().ok())
+}
+
+/// The file has its name, or may have it, but that might not survive a crash.
 #[derive(Debug)]
 struct InPlace(io::Error);
 
 impl fmt::Display for InPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the new file is whole and in its place, but might not be after a power failure: {}", self.0)
+        write!(f, "the new file is whole and may be in its place, but might not be after a power failure: {}", self.0)
     }
 }
 
 impl error::Error for InPlace {}
 
-/// Whether this error left the new file in its place.
+/// Whether this error may have left the new file in its place.
 pub(crate) fn is_in_place(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<InPlace>())
 }
@@ -134,11 +168,11 @@ fn checked(path: &Path, existing: Existing) -> io::Result<PathBuf> {
     if existing == Existing::Keep {
         return refuse(
             io::ErrorKind::AlreadyExists,
-            "there is something of this name already, which is replaced only if that is asked for (overwrite, -f)",
+            "there is something of this name already, and it is not replaced unless that is asked for",
         );
     }
     // The link stays, and the file that it leads to is replaced, as writing to it would have done.
-    let path = path.canonicalize()?;
+    let path = path.canonicalize().map_err(|error| Explained::error("following this link".to_owned(), error))?;
     let there = path.metadata()?;
     if there.is_dir() {
         refuse(io::ErrorKind::IsADirectory, "this leads to a folder")
@@ -180,6 +214,100 @@ impl Folder {
             // Some file systems, network ones among them, cannot sync a folder; there is nothing more to be done there.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
             result => result,
+        }
+    }
+}
+
+#[cfg(test)]
+use faults::Fault;
+
+/// Lets a test see what happens when a disk fails, which it hardly ever does by itself.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod faults {
+    use std::{
+        io,
+        path::{Path, PathBuf},
+        sync::Mutex,
+    };
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Fault {
+        Sync,
+        /// It is done, and answered with an error.
+        Rename,
+        SyncFolder,
+    }
+
+    static FAULTS: Mutex<Vec<(PathBuf, Fault)>> = Mutex::new(Vec::new());
+
+    /// Once, when this file is published.
+    pub(crate) fn set(path: &Path, fault: Fault) {
+        FAULTS.lock().unwrap().push((path.to_owned(), fault));
+    }
+
+    pub(super) fn check(path: &Path, fault: Fault) -> io::Result<()> {
+        let mut faults = FAULTS.lock().unwrap();
+        match faults.iter().position(|(faulty, kind)| faulty == path && *kind == fault) {
+            Some(i) => {
+                faults.remove(i);
+                Err(io::Error::other("the disk was told to fail"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Publishes "new" with this fault; returns the error, and what is there then.
+    fn publish(existing: Existing, fault: Fault) -> (io::Result<()>, Option<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dst");
+        if existing == Existing::Replace {
+            fs::write(&path, "old").unwrap();
+        }
+        let target = Target::create(&path, Visibility::Umask, existing).unwrap();
+        target.file().write_all(b"new").unwrap();
+        faults::set(&path, fault);
+        let result = target.publish();
+        let there = fs::read_to_string(&path).ok();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), usize::from(there.is_some()), "nothing else is left");
+        (result, there)
+    }
+
+    #[test]
+    fn a_file_that_is_not_on_disk_gets_no_name() {
+        for (existing, before) in [(Existing::Keep, None), (Existing::Replace, Some("old"))] {
+            let (result, there) = publish(existing, Fault::Sync);
+            assert!(!is_in_place(&result.unwrap_err()));
+            assert_eq!(there.as_deref(), before);
+        }
+    }
+
+    #[test]
+    fn a_name_that_may_not_survive_is_taken_back_or_said_to_be_there() {
+        let (result, there) = publish(Existing::Keep, Fault::SyncFolder);
+        assert!(!is_in_place(&result.unwrap_err()));
+        assert_eq!(there, None);
+
+        let (result, there) = publish(Existing::Replace, Fault::SyncFolder);
+        assert!(is_in_place(&result.unwrap_err()));
+        assert_eq!(there.unwrap(), "new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_was_given_counts_even_if_that_was_answered_with_an_error() {
+        for existing in [Existing::Keep, Existing::Replace] {
+            let (result, there) = publish(existing, Fault::Rename);
+            result.unwrap();
+            assert_eq!(there.unwrap(), "new");
         }
     }
 }

@@ -39,6 +39,7 @@ const MAX_ID_LEN: usize = 200;
 /// On Unix the folder has mode 0700 and the files 0600. The folder is made by the first [`store`](KeyStore::store). If others
 /// than the owner have any right to it or to a file, that is
 /// [`UnsafePermissions`](KeyStoreError::UnsafePermissions). Elsewhere, keep the folder where only you may read.
+/// Who the owner is is not looked at: root may use the keys of others.
 /// A key file appears whole or not at all, after it was synced to disk.
 ///
 /// ```

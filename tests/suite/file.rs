@@ -324,7 +324,8 @@ mod options {
         fs::hard_link(&src, folder.path("hard")).unwrap();
         symlink("folder", folder.path("to folder")).unwrap();
         symlink("nowhere", folder.path("to nowhere")).unwrap();
-        symlink("/dev/null", folder.path("to device")).unwrap();
+        // Not a device of the machine: a mistake in what this tests would replace it.
+        in_the_middle::pipe(&folder);
         for (name, kind) in [
             ("src", ErrorKind::InvalidInput),
             ("other name", ErrorKind::InvalidInput),
@@ -332,14 +333,14 @@ mod options {
             ("folder", ErrorKind::IsADirectory),
             ("to folder", ErrorKind::IsADirectory),
             ("to nowhere", ErrorKind::NotFound),
-            ("to device", ErrorKind::InvalidInput),
+            ("pipe", ErrorKind::InvalidInput),
         ] {
             let error = options.encrypt_file(&src, folder.path(name), &key).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{name}: {error}");
             assert!(error.to_string().contains(name), "{error}");
         }
         assert_eq!(fs::read(&src).unwrap(), b"new");
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        assert!(!fs::metadata(folder.path("pipe")).unwrap().is_file());
         assert_eq!(fs::read_dir(folder.path("folder")).unwrap().count(), 1);
     }
 
@@ -380,7 +381,16 @@ mod options {
             assert_eq!(stream[20..24], [7, 0, 0, 0]);
             assert_eq!(decrypting("a").decrypt(&new, &stream).unwrap(), plain);
         }
-        // And what was chosen for the new one goes before.
+        // Another chunk size does not unbind it, only another context does.
+        let chunks = FileOptions::new()
+            .overwrite(true)
+            .decrypt_options(decrypting("a"))
+            .encrypt_options(EncryptOptions::new().chunk_size(5).unwrap());
+        chunks.rekey_file(folder.path("in context"), folder.path("beside"), &new, &old).await.unwrap();
+        let stream = fs::read(folder.path("beside")).unwrap();
+        assert_eq!(stream[20..24], [5, 0, 0, 0]);
+        assert_eq!(decrypting("a").decrypt(&old, &stream).unwrap(), b"more than one chunk");
+        fs::remove_file(folder.path("beside")).unwrap();
         let other = FileOptions::new()
             .decrypt_options(decrypting("a"))
             .encrypt_options(EncryptOptions::new().chunk_size(9).unwrap().context("b").unwrap());

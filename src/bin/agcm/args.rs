@@ -10,7 +10,7 @@ use clap_complete::Shell;
 ///
 /// INPUT and OUTPUT are files; `-`, or nothing, is standard input and standard output. An OUTPUT file appears whole or not at
 /// all, and replaces another only with -f. What goes to standard output has been authenticated, but only exit status 0
-/// says that it was all.
+/// says that it was all. Where a command needs a file and no pipe, it says so.
 #[derive(Debug, Parser)]
 #[command(name = "agcm", version, propagate_version = true, after_help = EXIT_STATUS, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -26,7 +26,7 @@ Exit status:
   0  done
   1  input or output failed, or anything else
   2  the command line is wrong
-  3  no key given opens the stream
+  3  no key given opens the stream, or the passphrase is wrong
   4  the stream is corrupt, cut, of the Go library, or no stream
   5  there is no key with this id
   128 + the number of the signal that ended it
@@ -34,7 +34,11 @@ Exit status:
 Environment:
   AGCM_KEYFILE        the key file, where there is no -k
   AGCM_KEY            the key itself, 64 hex digits, where there is neither
-  AGCM_PASSPHRASE     the passphrase of a key store, where there is no --passphrase-file";
+  AGCM_PASSPHRASE     the passphrase of a key store, where there is no --passphrase-file
+
+Files:
+  New plaintext and keys are for their owner only (0600), streams as the umask says.
+  .agcm-*.partial is what an agcm that was killed has left: it may hold plaintext, and may be deleted.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -141,8 +145,8 @@ pub(crate) enum Command {
     /// List or remove the keys of a key store
     Keys {
         /// The folder of the key store
-        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-        keys: PathBuf,
+        #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        keys: Option<PathBuf>,
         #[command(subcommand)]
         command: KeysCommand,
     },
@@ -178,6 +182,14 @@ pub(crate) enum Snapshot {
         store: Store,
         #[command(flatten)]
         snapshot: SnapshotFiles,
+    },
+    /// Authenticate all of INPUT with the key that is stored under ID, and write nothing
+    Verify {
+        #[command(flatten)]
+        store: Store,
+        /// The file to read
+        #[arg(value_hint = ValueHint::FilePath)]
+        input: PathBuf,
     },
 }
 
@@ -258,7 +270,7 @@ pub(crate) struct Store {
     /// The id of the key
     #[arg(long)]
     pub(crate) id: String,
-    /// Keys are wrapped under the passphrase in this file (its first line)
+    /// Keys are wrapped under the passphrase in this file, of one line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) passphrase_file: Option<PathBuf>,
 }

@@ -4,15 +4,17 @@
 //! a machine drifts; and medians.
 
 use std::{
-    fs::File,
     hint::black_box,
-    io::{self, Read, Write},
-    path::PathBuf,
+    io::{self, Write},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use agcm::{DecryptReader, EncryptOptions, EncryptWriter, Key};
-use tokio::io::{AsyncWriteExt, copy_buf, sink};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncWriteExt, copy_buf, sink},
+};
 
 use crate::{args::Size, failure::Failure, streams::Run};
 
@@ -35,7 +37,10 @@ struct Line {
 
 pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure> {
     let data = match &input {
-        Some(path) => read(path).map_err(|error| Failure::from(error).about(&format!("reading {path:?}")))?,
+        Some(path) => {
+            let reading = |error| Failure::from(error).about(&format!("reading {path:?}"));
+            run.unless_cancelled(async { read(path).await.map_err(reading) }).await?
+        }
         None => (0..MOST).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect(),
     };
     if data.is_empty() {
@@ -55,9 +60,9 @@ pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure
     print(format!("agcm encrypt --chunk-size {best}\n"))
 }
 
-fn read(path: &PathBuf) -> io::Result<Vec<u8>> {
+async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut data = Vec::new();
-    File::open(path)?.take(MOST).read_to_end(&mut data)?;
+    File::open(path).await?.take(MOST).read_to_end(&mut data).await?;
     Ok(data)
 }
 

@@ -1,28 +1,22 @@
 //! What each command does.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{ffi::OsString, io, path::PathBuf};
 
 use agcm::{
     DecryptOptions, DecryptReader, EncryptOptions, EncryptReader, Inspection, Key, KeyRing, PositionedFile,
-    ProgressReader, RangeReader, Trailing, inspect,
-    keystore::{DirKeyStore, KeyStore},
-    legacy::GoReader,
+    ProgressReader, RangeReader, Trailing, inspect, legacy::GoReader,
 };
 use clap::CommandFactory;
 use tokio::io::{AsyncRead, BufReader, copy_buf, sink};
 use tokio_util::io::StreamReader;
 
 use crate::{
-    args::{Arguments, ByteRange, Command, KeysCommand, Size, Snapshot},
+    args::{Arguments, ByteRange, Command, Size},
     bar::Bar,
     bench,
-    failure::Failure,
-    keys,
-    streams::{Input, Output, Run, binary_to_terminal},
+    failure::{Failure, unless_forced},
+    keys, snapshots,
+    streams::{Input, Output, Run, binary_to_terminal, keep_keys_from, needs_name, print, print_bytes},
 };
 
 type Result<T = ()> = std::result::Result<T, Failure>;
@@ -33,19 +27,14 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
         Command::Encrypt { key, context, chunk_size, force, files } => {
             let options = encrypt_options(chunk_size.chunk_size, context.context)?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
-            encrypt(
-                run,
-                run.unless_cancelled(keys::one(key.key.as_deref())).await?,
-                options,
-                force.force,
-                input,
-                output,
-            )
-            .await
+            output.spares(&input, &key.key)?;
+            let key = run.unless_cancelled(keys::one(key.key.as_deref())).await?;
+            encrypt(run, key, options, force.force, input, output).await
         }
         Command::Decrypt { keys, context, force, files } => {
             let options = decrypt_options(context.context)?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
+            output.spares(&input, &keys.keys)?;
             decrypt(run, run.unless_cancelled(keys::ring(&keys.keys)).await?, options, force.force, input, output).await
         }
         Command::Verify { keys, context, input } => {
@@ -55,10 +44,13 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
         Command::Inspect { json, input } => look(run, json, Input::new(input.input)).await,
         Command::Rekey { keys, to, context, force, input, output } => {
             let (old, new) = run.unless_cancelled(keys::both(&keys.keys, &to.to_key)).await?;
+            let output = output.unwrap_or_else(|| input.clone());
+            [&input, &output].into_iter().try_for_each(|path| needs_name(path))?;
+            keep_keys_from(&output, keys.keys.iter().chain([&to.to_key]))?;
             let bar = Bar::new(run.quiet);
             let options = run.file_options(force.force).progress(bar.callback());
             let options = options.decrypt_options(decrypt_options(context.context)?);
-            options.rekey_file(&input, output.as_ref().unwrap_or(&input), old, &new).await?;
+            options.rekey_file(&input, &output, old, &new).await.map_err(unless_forced)?;
             Ok(())
         }
         Command::Cat { keys, context, range, force, input } => {
@@ -69,29 +61,11 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
             let options = encrypt_options(chunk_size.chunk_size, context.context)?;
             let (old, new) = run.unless_cancelled(keys::both(&keys.keys, &to.to_key)).await?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
+            output.spares(&input, keys.keys.iter().chain([&to.to_key]))?;
             import(run, old, new, options, force.force, input, output).await
         }
-        Command::Snapshot(Snapshot::Encrypt { store, chunk_size, snapshot }) => {
-            let keys = keys::store(&store.keys, store.passphrase_file.as_deref())?;
-            let bar = Bar::new(run.quiet);
-            let options = run.file_options(snapshot.force.force).progress(bar.callback());
-            let options = options.encrypt_options(encrypt_options(chunk_size.chunk_size, None)?);
-            options.encrypt_snapshot(&snapshot.input, &snapshot.output, &keys, &store.id).await?;
-            Ok(())
-        }
-        Command::Snapshot(Snapshot::Restore { store, snapshot }) => {
-            let keys = keys::store(&store.keys, store.passphrase_file.as_deref())?;
-            let bar = Bar::new(run.quiet);
-            let options = run.file_options(snapshot.force.force).progress(bar.callback());
-            let restored = options.restore_snapshot(&snapshot.input, &snapshot.output, &keys, &store.id).await;
-            restored.map_err(|error| Failure::from(error).about(&format!("restoring {:?}", snapshot.input)))?;
-            Ok(())
-        }
-        Command::Keys { keys, command: KeysCommand::List } => {
-            let ids = DirKeyStore::new(keys).list().await?;
-            print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())
-        }
-        Command::Keys { keys, command: KeysCommand::Remove { id } } => Ok(DirKeyStore::new(keys).remove(&id).await?),
+        Command::Snapshot(command) => snapshots::run(run, command).await,
+        Command::Keys { keys, command } => snapshots::keys(keys, command).await,
         Command::Bench { input } => bench::run(run, input).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -128,7 +102,7 @@ async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, inpu
     let bar = Bar::new(run.quiet || output.is_terminal());
     let files = run.file_options(force).encrypt_options(options.clone()).progress(bar.callback());
     if let (Input::File(input), Output::File(output)) = (&input, &output) {
-        files.encrypt_file(input, output, &key).await?;
+        files.encrypt_file(input, output, &key).await.map_err(unless_forced)?;
         return Ok(());
     }
     let (reader, len) = open(run, &input).await?;
@@ -136,7 +110,8 @@ async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, inpu
     match output {
         // The files count by themselves.
         Output::File(output) => {
-            run.file_options(force).encrypt_options(options).encrypt_from(reader, output, &key).await?;
+            let options = run.file_options(force).encrypt_options(options);
+            options.encrypt_from(reader, output, &key).await.map_err(unless_forced)?;
             Ok(())
         }
         output => run.copy(EncryptReader::with_options(reader, &key, &options), &input, &output, force).await,
@@ -154,7 +129,7 @@ async fn decrypt(
     let bar = Bar::new(run.quiet || output.is_terminal());
     let files = run.file_options(force).decrypt_options(options.clone());
     if let (Input::File(input), Output::File(output)) = (&input, &output) {
-        files.progress(bar.callback()).decrypt_file(input, output, keys).await?;
+        files.progress(bar.callback()).decrypt_file(input, output, keys).await.map_err(unless_forced)?;
         return Ok(());
     }
     let (reader, len) = open(run, &input).await?;
@@ -162,7 +137,7 @@ async fn decrypt(
     match output {
         Output::File(output) => {
             let decrypted = files.decrypt_from(reader, output, keys).await;
-            decrypted.map_err(|error| Failure::from(error).about(&input.name()))?;
+            decrypted.map_err(|error| unless_forced(error).about(&input.name()))?;
             Ok(())
         }
         output => run.copy(DecryptReader::with_options(reader, keys, &options), &input, &output, force).await,
@@ -266,6 +241,7 @@ async fn cat(
     force: bool,
     input: PathBuf,
 ) -> Result {
+    needs_name(&input)?;
     let input = Input::File(input);
     let Input::File(path) = &input else { unreachable!("it was made a file") };
     let opening = |error| Failure::from(error).about(&input.name());
@@ -294,7 +270,7 @@ async fn import(
     match output {
         Output::File(output) => {
             let imported = run.file_options(force).encrypt_options(options).encrypt_from(plaintext, output, &new).await;
-            imported.map_err(|error| Failure::from(error).about(&input.name()))?;
+            imported.map_err(|error| unless_forced(error).about(&input.name()))?;
             Ok(())
         }
         output => run.copy(EncryptReader::with_options(plaintext, &new, &options), &input, &output, force).await,
@@ -331,16 +307,4 @@ fn manual_of(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
         manual_of(command, page)?;
     }
     Ok(())
-}
-
-fn print(text: &str) -> Result {
-    print_bytes(text.as_bytes())
-}
-
-fn print_bytes(bytes: &[u8]) -> Result {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::from(error).about("writing the output"))
 }

@@ -22,6 +22,11 @@ impl Failure {
         Self { status: 1, words: Some(words.into()) }
     }
 
+    /// Says behind it what would help.
+    pub(crate) fn with(self, hint: &str) -> Self {
+        Self { words: self.words.map(|words| format!("{words}; {hint}")), ..self }
+    }
+
     /// Says before it what it is about.
     pub(crate) fn about(self, what: &str) -> Self {
         Self { words: self.words.map(|words| format!("{what}: {words}")), ..self }
@@ -52,6 +57,13 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// As any other error of a file that is written, with what would help.
+pub(crate) fn unless_forced(error: io::Error) -> Failure {
+    let exists = error.kind() == io::ErrorKind::AlreadyExists;
+    let failure = Failure::from(error);
+    if exists { failure.with("choose another name, or -f") } else { failure }
+}
+
 impl From<KeyStoreError> for Failure {
     fn from(error: KeyStoreError) -> Self {
         let status = match error {
@@ -60,19 +72,28 @@ impl From<KeyStoreError> for Failure {
             KeyStoreError::BadId { .. } => 2,
             _ => 1,
         };
-        Self { status, words: Some(error.to_string()) }
+        let hint = match error {
+            KeyStoreError::NoPassphrase(_) => Some("--passphrase-file or AGCM_PASSPHRASE"),
+            KeyStoreError::IdTaken(_) => {
+                Some("or, if it is left over from a snapshot that was never made, remove it (agcm keys remove)")
+            }
+            _ => None,
+        };
+        let failure = Self { status, words: Some(error.to_string()) };
+        match hint {
+            Some(hint) => failure.with(hint),
+            None => failure,
+        }
     }
 }
 
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
-        let words = Some(error.to_string());
-        let Self { status, .. } = match error {
-            SnapshotError::Io(error) => error.into(),
+        match error {
+            SnapshotError::Io(error) => unless_forced(error),
             SnapshotError::Stream(error) => error.into(),
             SnapshotError::KeyStore(error) => error.into(),
-            _ => Self::other(""),
-        };
-        Self { status, words }
+            error => Self::other(error.to_string()),
+        }
     }
 }

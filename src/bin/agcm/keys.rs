@@ -2,7 +2,8 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -10,14 +11,18 @@ use agcm::{
     Error, Key, KeyRing,
     keystore::{DirKeyStore, Passphrase},
 };
+use tokio::{fs::File, io::AsyncReadExt};
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, streams::needs_name};
+
+/// More than any passphrase, in bytes.
+const MAX_PASSPHRASE_FILE_LEN: usize = 4096;
 
 /// The key in this file, or in that of the environment, or in the environment.
 pub(crate) async fn one(file: Option<&Path>) -> Result<Key, Failure> {
     match file {
-        Some(file) => Ok(Key::read_file(file).await?),
+        Some(file) => from_file(file).await,
         None => from_environment().await,
     }
 }
@@ -29,7 +34,7 @@ pub(crate) async fn ring(files: &[PathBuf]) -> Result<KeyRing, Failure> {
     }
     let mut keys = Vec::with_capacity(files.len());
     for file in files {
-        keys.push(Key::read_file(file).await?);
+        keys.push(from_file(file).await?);
     }
     Ok(keys.into_iter().collect())
 }
@@ -37,6 +42,20 @@ pub(crate) async fn ring(files: &[PathBuf]) -> Result<KeyRing, Failure> {
 /// The keys to decrypt with, and the one in this file to encrypt with.
 pub(crate) async fn both(files: &[PathBuf], to: &Path) -> Result<(KeyRing, Key), Failure> {
     Ok((ring(files).await?, one(Some(to)).await?))
+}
+
+async fn from_file(file: &Path) -> Result<Key, Failure> {
+    // Not `-`: standard input is for what is encrypted.
+    needs_name(file)?;
+    let is_digits =
+        |name: &OsStr| name.len() == 2 * Key::LEN && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+    match Key::read_file(file).await {
+        // It would stand in the logs of whatever runs this.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_digits(file.as_os_str()) => Err(Failure::usage(
+            "what is given as the name of a key file looks like a key: put it into a file, or into AGCM_KEY; others may have seen it",
+        )),
+        result => Ok(result?),
+    }
 }
 
 async fn from_environment() -> Result<Key, Failure> {
@@ -56,24 +75,33 @@ async fn from_environment() -> Result<Key, Failure> {
 }
 
 /// The key store in a folder.
-pub(crate) fn store(folder: &Path, passphrase_file: Option<&Path>) -> Result<DirKeyStore, Failure> {
-    let passphrase = match passphrase_file {
-        Some(file) => {
-            let content =
-                std::fs::read(file).map_err(|error| Failure::from(error).about(&format!("reading {file:?}")))?;
-            Some(Zeroizing::new(content))
-        }
-        None => set("AGCM_PASSPHRASE").map(|passphrase| Zeroizing::new(passphrase.into_encoded_bytes())),
-    };
+pub(crate) async fn store(folder: &Path, passphrase_file: Option<&Path>) -> Result<DirKeyStore, Failure> {
     let store = DirKeyStore::new(folder);
-    Ok(match passphrase {
-        // An editor ends the line, a person does not mean that.
-        Some(passphrase) => match passphrase.split(|byte| matches!(byte, b'\n' | b'\r')).next() {
-            None | Some([]) => return Err(Failure::usage("the passphrase is empty")),
-            Some(line) => store.passphrase(Passphrase::new(line)),
-        },
-        None => store,
-    })
+    let passphrase = match (passphrase_file, env::var_os("AGCM_PASSPHRASE")) {
+        (Some(file), _) => {
+            needs_name(file)?;
+            let reading = |error| Failure::from(error).about(&format!("reading the passphrase file {file:?}"));
+            read_line(file).await.map_err(reading)?
+        }
+        (None, Some(passphrase)) => Zeroizing::new(passphrase.into_encoded_bytes()),
+        (None, None) => return Ok(store),
+    };
+    if passphrase.is_empty() {
+        // More likely to have been lost than to be meant; and keys would be stored in the clear.
+        return Err(Failure::usage("the passphrase is empty"));
+    }
+    Ok(store.passphrase(Passphrase::new(&*passphrase)))
+}
+
+/// The one line of a short file, which an editor may have ended.
+async fn read_line(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut content = Zeroizing::new(Vec::with_capacity(MAX_PASSPHRASE_FILE_LEN + 64));
+    File::open(path).await?.take(MAX_PASSPHRASE_FILE_LEN as u64).read_to_end(&mut content).await?;
+    let line = content.strip_suffix(b"\n").map_or(&content[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
+    if line.contains(&b'\n') || content.len() == MAX_PASSPHRASE_FILE_LEN {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not one line of at most 4 KiB"));
+    }
+    Ok(Zeroizing::new(line.to_vec()))
 }
 
 /// What is set and empty is taken as not set: that is how some callers unset it.

@@ -11,6 +11,7 @@ mod bench;
 mod commands;
 mod failure;
 mod keys;
+mod snapshots;
 mod streams;
 
 use std::{io::Write, process::ExitCode};
@@ -53,7 +54,13 @@ async fn run(arguments: Arguments) -> ExitCode {
     match (result, signal) {
         // It may have been done before it could be stopped.
         (Some(Ok(())), _) => ExitCode::SUCCESS,
-        (_, Some(signal)) => ExitCode::from(128 + signal),
+        (failed, Some(signal)) => {
+            // It may have left something, and then says so.
+            if let Some(Err(failure)) = failed {
+                report(&failure);
+            }
+            ExitCode::from(128 + signal)
+        }
         (Some(Err(failure)), None) => report(&failure),
         (None, None) => report(&Failure::other("nothing was done")),
     }

@@ -4,8 +4,8 @@
 //! publishes it whole or not at all.
 
 use std::{
-    fs,
-    io::{self, IsTerminal},
+    env, fs,
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     pin::Pin,
     str,
@@ -34,7 +34,7 @@ impl Input {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         match path {
             None => Self::Stdin,
-            Some(path) if path.as_os_str() == "-" => Self::Stdin,
+            Some(path) if path.as_os_str() == "-" || path.as_os_str() == "/dev/stdin" => Self::Stdin,
             Some(path) if is_special(&path) => Self::Special(path),
             Some(path) => Self::File(path),
         }
@@ -77,20 +77,33 @@ impl Output {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         match path {
             None => Self::Stdout,
-            Some(path) if path.as_os_str() == "-" => Self::Stdout,
+            // Where that leads to a file, it is not to be replaced.
+            Some(path) if path.as_os_str() == "-" || path.as_os_str() == "/dev/stdout" => Self::Stdout,
             Some(path) if is_special(&path) => Self::Special(path),
             Some(path) => Self::File(path),
         }
+    }
+
+    /// Refuses to replace what is read, or one of these keys.
+    pub(crate) fn spares<'a>(&self, input: &Input, keys: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Failure> {
+        let Self::File(path) = self else { return Ok(()) };
+        let source = match input {
+            Input::Stdin => Path::new("/dev/stdin"),
+            Input::File(path) | Input::Special(path) => path,
+        };
+        if is_one_file(path, source) {
+            return Err(Failure::usage(format!(
+                "{path:?} is what is read, and must not be replaced; choose another name"
+            )));
+        }
+        keep_keys_from(path, keys)
     }
 
     pub(crate) fn is_terminal(&self) -> bool {
         match self {
             Self::Stdout => io::stdout().is_terminal(),
             Self::File(_) => false,
-            // Opening a pipe would wait for its reader.
-            Self::Special(path) => {
-                path.starts_with("/dev") && fs::File::open(path).is_ok_and(|file| file.is_terminal())
-            }
+            Self::Special(path) => is_terminal(path),
         }
     }
 
@@ -102,6 +115,55 @@ impl Output {
             }
         }
     }
+}
+
+/// Some commands read or write in any order, or a file only: for them, `-` is not a pipe, and must not become a file of that name.
+pub(crate) fn needs_name(path: &Path) -> Result<(), Failure> {
+    if path.as_os_str() == "-" {
+        return Err(Failure::usage(
+            "here a file is needed, not standard input or output (./- for a file of that name)",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses to write over a key, by whatever name, or into a folder of them: nothing would open what it has encrypted.
+pub(crate) fn keep_keys_from<'a>(output: &Path, keys: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Failure> {
+    let Ok(canonical) = fs::canonicalize(output) else { return Ok(()) };
+    let chosen = env::var_os("AGCM_KEYFILE").map(PathBuf::from);
+    for key in keys.into_iter().cloned().chain(chosen) {
+        if fs::canonicalize(&key).is_ok_and(|key| canonical.starts_with(key)) || is_one_file(output, &key) {
+            return Err(Failure::usage(format!(
+                "{output:?} is a key, which must not be replaced; choose another name"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let file = |path| fs::metadata(path).ok().map(|there| (there.dev(), there.ino()));
+    file(one).is_some_and(|one| file(other) == Some(one))
+}
+
+#[cfg(not(unix))]
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
+}
+
+/// Whether this is a terminal. Nothing but a device is opened: a pipe would wait for its other end.
+#[cfg(unix)]
+fn is_terminal(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let device = fs::metadata(path).is_ok_and(|there| there.file_type().is_char_device());
+    device && fs::File::open(path).is_ok_and(|file| file.is_terminal())
+}
+
+#[cfg(not(unix))]
+fn is_terminal(_: &Path) -> bool {
+    false
 }
 
 /// Whether there is something that is neither file nor folder.
@@ -190,4 +252,17 @@ impl Text {
         self.begun = bytes[text.len()..].to_vec();
         text.chars().all(|char| !char.is_control() || matches!(char, '\t' | '\n' | '\r'))
     }
+}
+
+/// To standard output, whatever that is.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::from(error).about("writing the output"))
 }
