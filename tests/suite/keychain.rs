@@ -18,6 +18,38 @@ fn keychain() -> Arc<CredentialStore> {
     mock::Store::new().unwrap()
 }
 
+/// A keychain that takes its time, so that what must not happen meanwhile would; and that takes no account without a name, as
+/// that of macOS, for which it would be any account.
+#[derive(Debug)]
+struct Real(Arc<CredentialStore>);
+
+impl CredentialStoreApi for Real {
+    fn vendor(&self) -> String {
+        self.0.vendor()
+    }
+
+    fn id(&self) -> String {
+        self.0.id()
+    }
+
+    fn build(
+        &self,
+        service: &str,
+        user: &str,
+        modifiers: Option<&std::collections::HashMap<&str, &str>>,
+    ) -> keyring_core::Result<Entry> {
+        if service.is_empty() || user.is_empty() {
+            return Err(Error::Invalid("user".to_owned(), "cannot be empty".to_owned()));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        self.0.build(service, user, modifiers)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
 fn entry(keychain: &Arc<CredentialStore>, account: &str) -> Entry {
     keychain.build(SERVICE, account, None).unwrap()
 }
@@ -42,8 +74,8 @@ async fn a_keychain_is_a_key_store_through_whatever_leads_to_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_that_store_under_one_id_one_wins_and_its_key_stays() {
-    for _ in 0..20 {
-        let keychain = keychain();
+    for _ in 0..2 {
+        let keychain: Arc<CredentialStore> = Arc::new(Real(keychain()));
         let keys = || Arc::new(KeychainStore::with_store(SERVICE, keychain.clone())) as Arc<dyn KeyStore>;
         assert_one_of_many_wins(vec![keys(), keys()]).await;
     }
@@ -51,8 +83,8 @@ async fn of_many_that_store_under_one_id_one_wins_and_its_key_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_id_is_lost_from_the_list_when_many_are_stored_and_removed() {
-    let keys = KeychainStore::with_store(SERVICE, keychain());
-    let tasks: Vec<_> = (10..60)
+    let keys = KeychainStore::with_store(SERVICE, Arc::new(Real(keychain())));
+    let tasks: Vec<_> = (10..30)
         .map(|i: u32| {
             let keys = keys.clone();
             tokio::spawn(async move {
@@ -66,7 +98,7 @@ async fn no_id_is_lost_from_the_list_when_many_are_stored_and_removed() {
     for task in tasks {
         task.await.unwrap();
     }
-    let even: Vec<String> = (10..60).step_by(2).map(|i| i.to_string()).collect();
+    let even: Vec<String> = (10..30).step_by(2).map(|i| i.to_string()).collect();
     assert_eq!(keys.list().await.unwrap(), even);
 }
 
@@ -78,6 +110,8 @@ async fn an_entry_is_the_32_bytes_of_the_key_under_its_id() {
     keys.store("db-1", &key()).await.unwrap();
     assert_eq!(entry(&keychain, "db-1").get_secret().unwrap(), [0xc5; 32]);
     assert_eq!(entry(&keychain, INDEX).get_secret().unwrap(), b"db-1\ndb-2");
+    keys.remove("db-1").await.unwrap();
+    assert_eq!(entry(&keychain, INDEX).get_secret().unwrap(), b"db-2");
 }
 
 #[tokio::test]
@@ -243,37 +277,7 @@ async fn a_store_on_a_keychain_shows_neither_keys_nor_ids() {
     assert_shows_nothing_of(0xc5, &debug);
 }
 
-/// As the keychain of macOS: for it an account without a name would be any account.
-#[derive(Debug)]
-struct Picky(Arc<CredentialStore>);
-
-impl CredentialStoreApi for Picky {
-    fn vendor(&self) -> String {
-        self.0.vendor()
-    }
-
-    fn id(&self) -> String {
-        self.0.id()
-    }
-
-    fn build(
-        &self,
-        service: &str,
-        user: &str,
-        modifiers: Option<&std::collections::HashMap<&str, &str>>,
-    ) -> keyring_core::Result<Entry> {
-        if service.is_empty() || user.is_empty() {
-            return Err(Error::Invalid("user".to_owned(), "cannot be empty".to_owned()));
-        }
-        self.0.build(service, user, modifiers)
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-}
-
 #[tokio::test]
 async fn a_keychain_need_not_take_an_account_without_a_name() {
-    assert_is_a_key_store(KeychainStore::with_store(SERVICE, Arc::new(Picky(keychain())))).await;
+    assert_is_a_key_store(KeychainStore::with_store(SERVICE, Arc::new(Real(keychain())))).await;
 }

@@ -345,6 +345,7 @@ async fn what_is_not_a_key_is_said_to_be_none_and_not_shown() {
         put(&folder, "raw.key", vec![0xc5; len]);
         let error = store(&folder).retrieve("raw").await.unwrap_err();
         assert!(matches!(error, KeyStoreError::NotAKey { .. }), "{error:?} for {len}");
+        assert_eq!(error.to_string().contains("too long"), len >= 4096, "{error}");
         assert_shows_nothing_of(0xc5, &format!("{error} {error:?}"));
     }
 }
@@ -795,9 +796,17 @@ mod passphrase {
 
     #[tokio::test]
     async fn a_passphrase_is_any_bytes_and_all_of_them_count() {
-        let long = "x".repeat(10_000);
-        let passphrases: [&[u8]; 7] =
-            [b"", b"sesame", b"sesame\n", b"Sesame", "sésame".as_bytes(), b"\xff\0", long.as_bytes()];
+        let (long, longer) = ("x".repeat(10_000), "x".repeat(10_001));
+        let passphrases: [&[u8]; 8] = [
+            b"",
+            b"sesame",
+            b"sesame\n",
+            b"Sesame",
+            "sésame".as_bytes(),
+            b"\xff\0",
+            long.as_bytes(),
+            longer.as_bytes(),
+        ];
         let folder = home();
         for (i, passphrase) in passphrases.iter().enumerate() {
             with_passphrase(&folder, quick(passphrase)).store(&i.to_string(), &counting()).await.unwrap();
