@@ -10,16 +10,22 @@ pub(crate) struct Failure {
     pub(crate) status: u8,
     /// `None` if there is nothing to say: whoever read our output has closed it.
     pub(crate) words: Option<String>,
+    /// Something was left behind, which is to be told even to whoever has stopped the command.
+    pub(crate) left: bool,
 }
 
 impl Failure {
+    fn new(status: u8, words: impl Into<String>) -> Self {
+        Self { status, words: Some(words.into()), left: false }
+    }
+
     /// The command line is wrong.
     pub(crate) fn usage(words: impl Into<String>) -> Self {
-        Self { status: 2, words: Some(words.into()) }
+        Self::new(2, words)
     }
 
     pub(crate) fn other(words: impl Into<String>) -> Self {
-        Self { status: 1, words: Some(words.into()) }
+        Self::new(1, words)
     }
 
     /// Says behind it what would help.
@@ -44,16 +50,16 @@ fn status(error: Error) -> u8 {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { status: status(error), words: Some(error.to_string()) }
+        Self::new(status(error), error.to_string())
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { status: 1, words: None };
+            return Self { status: 1, words: None, left: false };
         }
-        Self { status: Error::from_io(&error).map_or(1, status), words: Some(error.to_string()) }
+        Self::new(Error::from_io(&error).map_or(1, status), error.to_string())
     }
 }
 
@@ -79,7 +85,7 @@ impl From<KeyStoreError> for Failure {
             }
             _ => None,
         };
-        let failure = Self { status, words: Some(error.to_string()) };
+        let failure = Self::new(status, error.to_string());
         match hint {
             Some(hint) => failure.with(hint),
             None => failure,
@@ -93,7 +99,7 @@ impl From<SnapshotError> for Failure {
             SnapshotError::Io(error) => unless_forced(error),
             SnapshotError::Stream(error) => error.into(),
             SnapshotError::KeyStore(error) => error.into(),
-            error => Self::other(error.to_string()),
+            error => Self { left: true, ..Self::other(error.to_string()) },
         }
     }
 }

@@ -55,8 +55,7 @@ async fn run(arguments: Arguments) -> ExitCode {
         // It may have been done before it could be stopped.
         (Some(Ok(())), _) => ExitCode::SUCCESS,
         (failed, Some(signal)) => {
-            // It may have left something, and then says so.
-            if let Some(Err(failure)) = failed {
+            if let Some(Err(failure)) = failed.filter(|result| result.as_ref().is_err_and(|failure| failure.left)) {
                 report(&failure);
             }
             ExitCode::from(128 + signal)

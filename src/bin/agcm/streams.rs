@@ -109,12 +109,26 @@ impl Output {
 
     async fn open(&self) -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
         match self {
-            Self::Stdout => Ok(Box::pin(tokio::io::stdout())),
+            Self::Stdout => stdout(),
             Self::File(path) | Self::Special(path) => {
                 Ok(Box::pin(tokio::fs::OpenOptions::new().write(true).open(path).await?))
             }
         }
     }
+}
+
+/// Standard output as a file, not as the standard library's: that keeps what follows the last newline, and at the end of the process
+/// waits until it can be written, even if nobody reads and the command was told to stop.
+#[cfg(unix)]
+fn stdout() -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
+    use std::os::fd::AsFd;
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    Ok(Box::pin(tokio::fs::File::from_std(stdout.into())))
+}
+
+#[cfg(not(unix))]
+fn stdout() -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
+    Ok(Box::pin(tokio::io::stdout()))
 }
 
 /// Some commands read or write in any order, or a file only: for them, `-` is not a pipe, and must not become a file of that name.
