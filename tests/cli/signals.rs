@@ -105,21 +105,43 @@ fn neither_file_nor_key_is_left_of_a_snapshot_that_is_stopped() {
 }
 
 #[test]
-fn what_only_reads_or_prints_is_stopped_as_well() {
+fn what_prints_is_stopped_as_well_even_if_nobody_reads_it() {
     let folder = folder_with_stream(3_000_000);
     let sealed = read(&folder, "sealed");
     let plain = read(&folder, "plain");
-    for (line, input) in [("encrypt -k key", &plain), ("decrypt -k key", &sealed)] {
+    for len in [70_000, 100_000] {
+        for (line, input) in [
+            ("encrypt -k key", &plain[..len]),
+            ("decrypt -k key", &sealed[..len]),
+            ("encrypt -k key plain", b""),
+            ("decrypt -k key sealed", b""),
+            ("cat -k key --range 1.. sealed", b""),
+        ] {
+            let mut running = Running::with_pipes(&mut plain_agcm(&folder, line));
+            let mut stdin = running.stdin();
+            stdin.write_all(input).unwrap();
+            // Once there is some output, it is at work; soon after, the pipe is full.
+            running.child().stdout.as_mut().unwrap().read_exact(&mut [0; 100]).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            send(&mut running, Signal::INT);
+            assert_stopped(&running.output(), 130);
+        }
+    }
+    folder.assert_holds(&["key", "other", "plain", "sealed"]);
+}
+
+#[test]
+fn what_only_reads_is_stopped_as_well() {
+    let folder = folder_with_stream(3_000_000);
+    let sealed = read(&folder, "sealed");
+    for line in ["verify -k key", "inspect"] {
         let mut running = Running::with_pipes(&mut plain_agcm(&folder, line));
         let mut stdin = running.stdin();
-        // More would not fit into the pipes, as nobody reads the output.
-        stdin.write_all(&input[..100_000]).unwrap();
-        // Once there is some output, it is at work.
-        running.child().stdout.as_mut().unwrap().read_exact(&mut [0; 100]).unwrap();
+        // Most of it has to have been read for this to be done.
+        stdin.write_all(&sealed[..2_000_000]).unwrap();
         send(&mut running, Signal::INT);
         assert_stopped(&running.output(), 130);
     }
-    folder.assert_holds(&["key", "other", "plain", "sealed"]);
 }
 
 /// A named pipe that nobody has opened for writing.

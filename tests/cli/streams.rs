@@ -1,5 +1,6 @@
 //! Encrypting, decrypting, verifying, looking, reading ranges.
 
+#[cfg(unix)]
 use std::fs;
 
 use serde_json::Value;

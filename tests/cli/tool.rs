@@ -206,6 +206,7 @@ impl Drop for Running {
 }
 
 /// Waits until something is so.
+#[cfg(unix)]
 #[track_caller]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
