@@ -1,6 +1,9 @@
 //! The commands that work with a key store.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use agcm::{
     DecryptOptions, EncryptOptions, FileOptions,
@@ -26,8 +29,10 @@ pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
             let new = !store.keys.exists();
             options.encrypt_snapshot(&snapshot.input, &snapshot.output, &keys, &store.id).await?;
             if new && !run.quiet {
-                // Or the folder was mistyped, or is not mounted, and nobody will look for the key there.
-                eprintln!("agcm: {:?} is a new key store", store.keys);
+                drop(bar);
+                // Or the folder was mistyped, or is not mounted, and nobody will look for the key there. The snapshot is made,
+                // even if nobody is left to tell.
+                let _ = writeln!(io::stderr(), "agcm: {:?} is a new key store", store.keys);
             }
             Ok(())
         }
