@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     folder::Folder,
-    tool::{Run, Running, agcm, assert_same, folder, folder_with_stream, plain_agcm, plaintext, read},
+    tool::{Run, Running, agcm, assert_same, folder, folder_with_stream, one_line, plain_agcm, plaintext, read},
 };
 
 /// A folder with a good stream, `sealed`, and others by the name of what is wrong with them.
@@ -199,7 +199,15 @@ fn a_file_is_not_replaced_by_what_was_made_of_it() {
         "encrypt -f -k key plain -o ./second-name",
         "decrypt -f -k key sealed -o sealed",
     ] {
-        agcm(&folder, line).fails(1);
+        agcm(&folder, line).fails(2);
+    }
+    // Not even if the shell opens it.
+    #[cfg(unix)]
+    for (line, input) in [("encrypt -f -k key -o second-name", "plain"), ("decrypt -f -k key -o sealed", "sealed")] {
+        let mut command = plain_agcm(&folder, line);
+        command.stdin(fs::File::open(folder.path(input)).unwrap());
+        let output = command.output().unwrap();
+        assert!(one_line(&output.stderr).contains("what is read") && output.status.code() == Some(2));
     }
     assert_same(&read(&folder, "plain"), &plaintext(1000));
     assert_same(&read(&folder, "sealed"), &sealed);

@@ -59,12 +59,12 @@ fn a_file_that_may_not_grow_leaves_nothing_behind() {
 fn a_snapshot_that_may_not_grow_can_be_made_again_under_its_id() {
     let folder = folder();
     folder.write("plain", plaintext(300_000));
-    let words = fails_with_quota(&folder, "snapshot encrypt --keys keys --id db plain -o sealed");
+    let words = fails_with_quota(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed");
     assert!(words.contains("\"sealed\""), "{words}");
     folder.assert_holds(&["key", "keys", "other", "plain"]);
     assert_eq!(fs::read_dir(folder.path("keys")).unwrap().count(), 0, "the key is gone, too");
 
-    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed").succeeds();
     fails_with_quota(&folder, "snapshot restore --keys keys --id db sealed -o again");
     folder.assert_holds(&["key", "keys", "other", "plain", "sealed"]);
     agcm(&folder, "snapshot restore --keys keys --id db sealed -o again").succeeds();
@@ -126,7 +126,7 @@ fn a_full_disk_leaves_no_key_of_a_snapshot_behind() {
     // If the first had left its key, the second could not use the id again.
     fails_until_there_is_room(
         &folder,
-        "snapshot encrypt --keys keys --id db plain -o disk/new",
+        "snapshot encrypt -q --keys keys --id db plain -o disk/new",
         "\"$0\" snapshot restore --keys keys --id db disk/new -o again && cmp again plain",
     );
 }
@@ -141,7 +141,7 @@ fn a_key_that_finds_no_room_is_not_there_at_all() {
         "mkdir -m 700 disk/keys
          cat /dev/zero >disk/fill 2>&- || true
          \"$0\" keygen -o disk/new || echo status $?
-         \"$0\" snapshot encrypt --keys disk/keys --id db plain -o sealed || echo status $?
+         \"$0\" snapshot encrypt -q --keys disk/keys --id db plain -o sealed || echo status $?
          rm disk/fill
          find disk",
     ) else {

@@ -1,5 +1,7 @@
 //! Keys: made, read from files, taken from the environment.
 
+use std::fs;
+
 use crate::tool::{KEY, OTHER, Run, agcm, folder, folder_with_stream, read, text};
 
 #[track_caller]
@@ -25,7 +27,7 @@ fn a_new_key_file_is_for_its_owner_alone() {
     let folder = folder();
     let script = ["-c", "umask 0; exec \"$0\" keygen -o new", env!("CARGO_BIN_EXE_agcm")];
     assert!(std::process::Command::new("sh").args(script).current_dir(folder.root()).status().unwrap().success());
-    assert_eq!(std::fs::metadata(folder.path("new")).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(fs::metadata(folder.path("new")).unwrap().permissions().mode() & 0o7777, 0o600);
 }
 
 #[test]
@@ -79,9 +81,42 @@ fn a_key_may_come_through_a_pipe() {
 }
 
 #[test]
+fn a_key_is_not_replaced_by_what_is_encrypted_with_it() {
+    let folder = folder_with_stream(10);
+    fs::hard_link(folder.path("key"), folder.path("second-name")).unwrap();
+    for line in [
+        "encrypt -f -k key plain -o key",
+        "encrypt -f -k key plain -o ./second-name",
+        "encrypt -f -k key -o key",
+        "decrypt -f -k other -k key sealed -o other",
+        "decrypt -f -k key -o key",
+        "rekey -f -k key --to-key other sealed -o other",
+        "rekey -f -k key --to-key other sealed -o key",
+        "import --from-go -f -k key --to-key other sealed -o other",
+    ] {
+        let line = agcm(&folder, line).write_stdin("rows").fails(2);
+        assert!(line.contains("is a key"), "{line}");
+    }
+    agcm(&folder, "encrypt -f plain -o key").env("AGCM_KEYFILE", "key").fails(2);
+    assert_eq!(text(&read(&folder, "key")), format!("{KEY}\n"));
+    assert_eq!(text(&read(&folder, "other")), format!("{OTHER}\n"));
+    folder.assert_holds(&["key", "other", "plain", "sealed", "second-name"]);
+}
+
+#[test]
+fn a_key_in_the_place_of_a_key_file_is_not_repeated() {
+    let folder = folder_with_stream(10);
+    for line in ["encrypt plain -k", "decrypt sealed -k", "rekey -k key sealed --to-key", "cat --range .. sealed -k"] {
+        agcm(&folder, line).arg(KEY).fails(2);
+    }
+    // And standard input is for something else.
+    agcm(&folder, "encrypt plain -k -").fails(2);
+}
+
+#[test]
 fn what_is_no_key_file_is_refused_and_named() {
     let folder = folder_with_stream(10);
-    std::fs::create_dir(folder.path("folder")).unwrap();
+    fs::create_dir(folder.path("folder")).unwrap();
     let raw = base16ct::lower::decode_vec(KEY).unwrap();
     for content in [
         b"",

@@ -54,7 +54,7 @@ fn what_the_binary_wrote_is_recovered_without_it() {
     folder.write("piped", agcm(&folder, "encrypt -k key").write_stdin(plaintext(200_000)).succeeds());
     agcm(&folder, "rekey -k key --to-key other piped").succeeds();
     assert_same(&recover(&folder, "-k other piped", 0), &plaintext(200_000));
-    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o snapshot").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o snapshot").succeeds();
     assert_same(&recover(&folder, "-k keys/db.key -c db snapshot", 0), &plaintext(300_000));
 }
 

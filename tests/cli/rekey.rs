@@ -74,6 +74,7 @@ fn a_stream_that_cannot_be_rekeyed_stays_as_it_is() {
         (&good, "rekey -k key --to-key missing sealed", 1),
         (&good, "rekey -k missing --to-key other sealed", 1),
         (&good, "rekey --to-key other sealed", 2),
+        (&good, "rekey -k key --to-key other -", 2),
         (&corrupt, "rekey -k key --to-key other sealed", 4),
         (&good[..200_000], "rekey -k key --to-key other sealed", 4),
         (&[&good[..], &good].concat(), "rekey -k key --to-key other sealed", 4),

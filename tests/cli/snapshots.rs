@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     folder::Folder,
-    tool::{Run, agcm, assert_same, assert_tells_no_key, folder, plaintext, read, text},
+    tool::{Run, Running, agcm, assert_same, assert_tells_no_key, folder, one_line, plain_agcm, plaintext, read, text},
 };
 
 fn with_plain(len: usize) -> Folder {
@@ -23,7 +23,7 @@ fn ids(folder: &Folder) -> String {
 fn a_snapshot_has_a_key_of_its_own_and_is_restored_with_it() {
     for len in [0, 1, 65_536, 300_000] {
         let folder = with_plain(len);
-        assert_eq!(agcm(&folder, "snapshot encrypt --keys keys --id db-1 plain -o sealed").succeeds(), b"");
+        assert_eq!(agcm(&folder, "snapshot encrypt -q --keys keys --id db-1 plain -o sealed").succeeds(), b"");
         assert_eq!(agcm(&folder, "snapshot restore --keys keys --id db-1 sealed -o again").succeeds(), b"");
         assert_same(&read(&folder, "again"), &plaintext(len));
         folder.assert_holds(&["again", "key", "keys", "other", "plain", "sealed"]);
@@ -34,12 +34,79 @@ fn a_snapshot_has_a_key_of_its_own_and_is_restored_with_it() {
     }
 }
 
+#[test]
+fn a_snapshot_is_verified_with_its_key() {
+    let folder = with_plain(300_000);
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed").succeeds();
+    let words = text(&agcm(&folder, "snapshot verify --keys keys --id db sealed").succeeds());
+    assert!(words.contains("300000") && words.contains("sealed"), "{words}");
+    assert_eq!(agcm(&folder, "snapshot verify -q --keys keys --id db sealed").succeeds(), b"");
+    agcm(&folder, "snapshot verify --keys keys --id unknown sealed").fails(5);
+
+    agcm(&folder, "snapshot encrypt --keys keys --id other plain -o sealed2").succeeds();
+    let line = agcm(&folder, "snapshot verify --keys keys --id db sealed2").fails(3);
+    assert!(line.contains("sealed2"), "{line}");
+    let mut stream = read(&folder, "sealed");
+    stream[150_000] ^= 1;
+    folder.write("corrupt", stream);
+    let mut command = agcm(&folder, "snapshot verify --keys keys --id db corrupt");
+    assert!(command.fails(4).contains("corrupt"));
+    assert_eq!(command.output().unwrap().stdout, b"");
+}
+
+#[test]
+fn a_new_key_store_is_spoken_of_in_case_nobody_meant_to_make_one() {
+    let folder = with_plain(10);
+    let encrypt = |options: &str| agcm(&folder, &format!("snapshot encrypt {options} plain")).output().unwrap();
+    let output = encrypt("--keys keys --id a -o 1");
+    let line = one_line(&output.stderr);
+    assert!(output.status.success() && line.contains("\"keys\"") && line.contains("new"), "{line}");
+    for options in ["--keys keys --id b -o 2", "-q --keys other-keys --id a -o 3"] {
+        let output = encrypt(options);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn a_snapshot_is_made_even_if_nobody_is_left_to_be_told() {
+    let folder = with_plain(10);
+    let mut running =
+        Running::with_pipes(&mut plain_agcm(&folder, "snapshot encrypt --keys keys --id a plain -o sealed"));
+    drop(running.child().stderr.take());
+    assert_eq!(running.output().status.code(), Some(0));
+    agcm(&folder, "snapshot verify --keys keys --id a sealed").succeeds();
+}
+
+#[test]
+fn keys_and_their_folder_are_not_replaced_by_a_snapshot() {
+    let folder = with_plain(10);
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed").succeeds();
+    let key = read(&folder, "keys/db.key");
+    folder.write("passphrase", "correct horse");
+    for line in [
+        "snapshot encrypt -f --keys keys --id a plain -o keys",
+        "snapshot encrypt -f --keys keys --id a plain -o keys/db.key",
+        "snapshot encrypt -f --keys keys --id a --passphrase-file passphrase plain -o passphrase",
+        "snapshot restore -f --keys keys --id db sealed -o keys/db.key",
+    ] {
+        agcm(&folder, line).fails(2);
+    }
+    for line in
+        ["encrypt --keys keys --id a - -o new", "encrypt --keys keys --id a plain -o -", "verify --keys keys --id db -"]
+    {
+        agcm(&folder, &format!("snapshot {line}")).fails(2);
+    }
+    assert_same(&read(&folder, "keys/db.key"), &key);
+    assert_eq!((read(&folder, "passphrase"), ids(&folder)), (b"correct horse".to_vec(), "db\n".to_owned()));
+    folder.assert_holds(&["key", "keys", "other", "passphrase", "plain", "sealed"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_key_store_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let folder = with_plain(10);
-    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed").succeeds();
     for (name, mode) in [("keys", 0o700), ("keys/db.key", 0o600)] {
         assert_eq!(fs::metadata(folder.path(name)).unwrap().permissions().mode() & 0o7777, mode, "{name}");
         fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode | 0o040)).unwrap();
@@ -54,7 +121,7 @@ fn a_key_store_is_for_its_owner_alone() {
 fn keys_are_listed_and_removed() {
     let folder = with_plain(10);
     for id in ["b", "a", "c.2026-11-22"] {
-        agcm(&folder, &format!("snapshot encrypt --keys keys --chunk-size 3 --id {id} plain -o sealed-{id}"))
+        agcm(&folder, &format!("snapshot encrypt -q --keys keys --chunk-size 3 --id {id} plain -o sealed-{id}"))
             .succeeds();
     }
     assert_eq!(ids(&folder), "a\nb\nc.2026-11-22\n");
@@ -67,7 +134,7 @@ fn keys_are_listed_and_removed() {
 #[test]
 fn an_unknown_id_is_told_from_other_failures_and_names_no_other_one() {
     let folder = with_plain(10);
-    agcm(&folder, "snapshot encrypt --keys keys --id secret-project plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id secret-project plain -o sealed").succeeds();
     for line in ["snapshot restore --keys keys --id unknown sealed -o again", "keys --keys keys remove unknown"] {
         let line = agcm(&folder, line).fails(5);
         assert!(line.contains("unknown") && !line.contains("secret"), "{line}");
@@ -79,9 +146,9 @@ fn an_unknown_id_is_told_from_other_failures_and_names_no_other_one() {
 #[test]
 fn an_id_must_not_lead_out_of_its_folder() {
     let folder = with_plain(10);
-    agcm(&folder, "snapshot encrypt --keys keys --id good plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id good plain -o sealed").succeeds();
     for id in ["../key", "a/b", "", ".hidden", "-a", "a b", "ä", &"a".repeat(201)] {
-        for line in ["snapshot encrypt --keys keys plain -o new", "snapshot restore --keys keys sealed -o new"] {
+        for line in ["snapshot encrypt -q --keys keys plain -o new", "snapshot restore --keys keys sealed -o new"] {
             agcm(&folder, line).arg(format!("--id={id}")).fails(2);
         }
         agcm(&folder, "keys --keys keys remove --").arg(id).fails(2);
@@ -93,10 +160,10 @@ fn an_id_must_not_lead_out_of_its_folder() {
 #[test]
 fn an_id_is_taken_once() {
     let folder = with_plain(10);
-    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed").succeeds();
     let key = read(&folder, "keys/db.key");
     for options in ["", "-f "] {
-        let line = agcm(&folder, &format!("snapshot encrypt {options}--keys keys --id db plain -o second")).fails(1);
+        let line = agcm(&folder, &format!("snapshot encrypt -q {options}--keys keys --id db plain -o second")).fails(1);
         assert!(line.contains("\"db\""), "{line}");
     }
     assert_same(&read(&folder, "keys/db.key"), &key);
@@ -108,11 +175,10 @@ fn a_failed_snapshot_keeps_no_key_and_is_made_again_under_its_id() {
     let folder = with_plain(70_000);
     folder.write("taken", "precious");
     for line in [
-        "snapshot encrypt --keys keys --id db missing -o sealed",
-        "snapshot encrypt --keys keys --id db plain -o taken",
-        "snapshot encrypt --keys keys --id db plain -o plain -f",
-        "snapshot encrypt --keys keys --id db plain -o nowhere/sealed",
-        "snapshot encrypt --keys keys --id db plain -o keys",
+        "snapshot encrypt -q --keys keys --id db missing -o sealed",
+        "snapshot encrypt -q --keys keys --id db plain -o taken",
+        "snapshot encrypt -q --keys keys --id db plain -o plain -f",
+        "snapshot encrypt -q --keys keys --id db plain -o nowhere/sealed",
     ] {
         agcm(&folder, line).fails(1);
         assert_eq!(ids(&folder), "", "after {line}");
@@ -120,7 +186,7 @@ fn a_failed_snapshot_keeps_no_key_and_is_made_again_under_its_id() {
     }
     assert_eq!(read(&folder, "taken"), b"precious");
     assert_same(&read(&folder, "plain"), &plaintext(70_000));
-    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o taken -f").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o taken -f").succeeds();
     agcm(&folder, "snapshot restore --keys keys --id db taken -o again").succeeds();
     assert_same(&read(&folder, "again"), &plaintext(70_000));
 }
@@ -128,8 +194,8 @@ fn a_failed_snapshot_keeps_no_key_and_is_made_again_under_its_id() {
 #[test]
 fn a_failed_restoration_says_what_it_was_about_and_leaves_nothing_behind() {
     let folder = with_plain(70_000);
-    agcm(&folder, "snapshot encrypt --keys keys --id db plain -o sealed").succeeds();
-    agcm(&folder, "snapshot encrypt --keys keys --id other plain -o sealed2").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id other plain -o sealed2").succeeds();
     let stream = read(&folder, "sealed");
     folder.write("cut", &stream[..stream.len() - 1]);
     folder.write("target", "precious");
@@ -159,22 +225,25 @@ fn a_key_store_that_is_not_there_is_an_error() {
     for line in ["keys --keys nowhere list", "keys --keys nowhere remove id"] {
         assert!(agcm(&folder, line).fails(1).contains("nowhere"));
     }
+    for line in ["keys list", "keys remove id"] {
+        assert!(agcm(&folder, line).fails(2).contains("--keys"));
+    }
     assert!(agcm(&folder, "keys --keys key list").fails(1).contains("\"key\""));
 }
 
 #[test]
 fn keys_are_kept_under_a_passphrase() {
     let folder = with_plain(1000);
-    // Only the first line counts, however it ends.
-    folder.write("passphrase", "correct horse\r\nbattery\n");
-    agcm(&folder, "snapshot encrypt --keys keys --id a --passphrase-file passphrase plain -o sealed").succeeds();
+    // The end of the line, as an editor makes it, is no part of it.
+    folder.write("passphrase", "correct horse\r\n");
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a --passphrase-file passphrase plain -o sealed").succeeds();
     assert!(read(&folder, "keys/a.key").starts_with(b"$argon2id$"));
 
     let restore = "snapshot restore --keys keys --id a sealed -o again";
     let passphrase = "AGCM_PASSPHRASE";
     let line = agcm(&folder, restore).fails(1);
     assert!(line.contains("passphrase"), "{line}");
-    agcm(&folder, restore).env(passphrase, "").fails(1);
+    agcm(&folder, restore).env(passphrase, "").fails(2);
     let line = agcm(&folder, restore).env(passphrase, "wrong horse").fails(3);
     assert!(!line.contains("wrong horse"), "{line}");
     folder.assert_holds(&["key", "keys", "other", "passphrase", "plain", "sealed"]);
@@ -191,11 +260,12 @@ fn keys_are_kept_under_a_passphrase() {
 #[test]
 fn a_passphrase_that_is_missing_or_empty_is_an_error() {
     let folder = with_plain(10);
-    for (content, status) in [(None, 1), (Some(""), 2), (Some("\nsecond line"), 2)] {
+    for (content, status) in [(None, 1), (Some(""), 2), (Some("\n"), 2), (Some("\r\n"), 2), (Some("first\nsecond"), 1)]
+    {
         if let Some(content) = content {
             folder.write("passphrase", content);
         }
-        let line = agcm(&folder, "snapshot encrypt --keys keys --id a --passphrase-file passphrase plain -o sealed");
+        let line = agcm(&folder, "snapshot encrypt -q --keys keys --id a --passphrase-file passphrase plain -o sealed");
         let line = { line }.fails(status);
         assert!(line.contains("passphrase") && !line.contains("second"), "{line}");
     }
@@ -205,14 +275,14 @@ fn a_passphrase_that_is_missing_or_empty_is_an_error() {
 #[test]
 fn the_key_of_a_snapshot_is_never_shown() {
     let folder = with_plain(1000);
-    agcm(&folder, "snapshot encrypt --keys keys --id a plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a plain -o sealed").succeeds();
     let key = text(&read(&folder, "keys/a.key"));
     folder.write("keys/b.key", format!("{}0\n", key.trim()));
     let mut stream = read(&folder, "sealed");
     stream[200] ^= 1;
     folder.write("corrupt", stream);
     for line in [
-        "snapshot encrypt --keys keys --id a plain -o new",
+        "snapshot encrypt -q --keys keys --id a plain -o new",
         "snapshot restore --keys keys --id a sealed -o again",
         "snapshot restore --keys keys --id a corrupt -o again -f",
         "snapshot restore --keys keys --id b sealed -o again -f",

@@ -148,6 +148,8 @@ fn drawn(folder: &Folder, line: &str) -> String {
 #[test]
 fn progress_is_drawn_on_a_terminal_and_nowhere_else() {
     let folder = folder_with_stream(1_000_000);
+    // With one that is there already, nothing is to be said about it.
+    agcm(&folder, "snapshot encrypt -q --keys keys --id first plain -o snapshot-first").succeeds();
     for line in [
         "encrypt -fk key plain -o sealed",
         "encrypt -k key plain",
@@ -165,6 +167,23 @@ fn progress_is_drawn_on_a_terminal_and_nowhere_else() {
         // This sees to it that there is nothing in a pipe.
         agcm(&folder, &line.replace("ID", "c")).succeeds();
     }
+}
+
+#[test]
+fn what_is_said_at_the_end_is_on_a_line_of_its_own() {
+    let folder = folder_with_stream(1_000_000);
+    let shown = drawn(&folder, "snapshot encrypt --keys keys --id a plain -o snapshot");
+    assert!(one_line(shown.rsplit(CLEARED).next().unwrap().as_bytes()).contains("new key store"), "{shown:?}");
+    let folder = folder_with_stream(1_000_000);
+    folder.write("corrupt", &read(&folder, "sealed")[..900_000]);
+    let terminal = Terminal::new();
+    let mut command = plain_agcm(&folder, "decrypt -k key corrupt -o new");
+    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(terminal.stdio());
+    let running = Running::start(&mut command);
+    drop(command);
+    assert_eq!(running.output().status.code(), Some(4));
+    let shown = text(&terminal.shown());
+    assert!(one_line(shown.rsplit(CLEARED).next().unwrap().as_bytes()).contains("corrupt"), "{shown:?}");
 }
 
 /// How the last line on a terminal is emptied.
@@ -191,7 +210,8 @@ fn the_bar_shows_how_much_is_done_and_how_long_it_will_take() {
         }
         kill_process(Pid::from_child(running.child()), Signal::TERM).unwrap();
         assert_eq!(running.output().status.code(), Some(143));
-        assert!(text(&terminal.shown()).ends_with(CLEARED));
+        // What was drawn is gone, and only why it ended is left.
+        one_line(text(&terminal.shown()).rsplit(CLEARED).next().unwrap().as_bytes());
     }
 }
 
