@@ -286,12 +286,16 @@ impl GoBuffer {
     /// Room for what the stage still needs, as far as it can be trusted.
     fn spare(&mut self) -> impl BufMut {
         let (len, required) = (self.buf.len(), self.required());
-        if len == self.buf.capacity() {
-            let trusted = if self.key.is_some() { required } else { 2 * len + UNTRUSTED_LEN };
-            // Not grown in place: what is moved would leave plaintext of earlier chunks behind.
-            let mut grown = Zeroizing::new(Vec::with_capacity(required.min(trusted)));
-            grown.extend_from_slice(&self.buf);
-            self.buf = grown;
+        if self.key.is_some() {
+            // Room for a whole chunk is made before anything of it has arrived, so nothing is lost; and not in place, where what
+            // is moved could leave plaintext of earlier chunks behind.
+            if self.buf.capacity() < required {
+                self.buf = Zeroizing::default();
+                self.buf.reserve_exact(required);
+            }
+        } else if len == self.buf.capacity() {
+            // All ciphertext so far, so it may be moved without being wiped.
+            self.buf.reserve_exact(required.min(2 * len + UNTRUSTED_LEN) - len);
         }
         let spare = self.buf.capacity().min(required) - len;
         (&mut *self.buf).limit(spare)

@@ -209,3 +209,43 @@ impl From<KeyStoreError> for SnapshotError {
         Self::KeyStore(error)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{
+        file::target::faults::{self, Fault},
+        keystore::DirKeyStore,
+    };
+
+    /// Makes a snapshot over an old one while the disk fails; returns the error, and whether the key is kept.
+    async fn over_an_old_one(fault: Fault) -> (SnapshotError, bool) {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().canonicalize().unwrap();
+        let path = |name: &str| folder.join(name);
+        std::fs::write(path("src"), "rows").unwrap();
+        std::fs::write(path("dst"), "old").unwrap();
+        let keys = DirKeyStore::new(path("keys"));
+        faults::set(&path("dst"), fault);
+        let options = FileOptions::new().overwrite(true);
+        let error = options.encrypt_snapshot(path("src"), path("dst"), &keys, "id").await.unwrap_err();
+        let kept = keys.retrieve("id").await.is_ok();
+        if kept {
+            // It is what the new file needs.
+            restore_snapshot(path("dst"), path("again"), &keys, "id").await.unwrap();
+        } else {
+            assert_eq!(std::fs::read(path("dst")).unwrap(), b"old");
+        }
+        (error, kept)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_removed_only_if_no_file_needs_it() {
+        let (error, kept) = over_an_old_one(Fault::Sync).await;
+        assert!(!kept, "{error}");
+        let (error, kept) = over_an_old_one(Fault::SyncFolder).await;
+        assert!(kept, "{error}");
+        assert!(error.to_string().contains("in its place"), "{error}");
+    }
+}

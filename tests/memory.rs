@@ -6,6 +6,10 @@
 #![allow(unsafe_code, reason = "a global allocator cannot be written without it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, unreachable_pub, reason = "shared with the suite")]
+#[path = "support/reference.rs"]
+mod reference;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -21,9 +25,10 @@ use std::{
 
 use agcm::{
     DecryptOptions, DecryptReader, DecryptWriter, EncryptOptions, EncryptReader, EncryptWriter, Encryptor, Error, Key,
-    KeyRing, RangeReader, SeekReader, codec::FrameEncoder,
+    KeyRing, RangeReader, SeekReader, codec::FrameEncoder, legacy::GoReader,
 };
 use futures::executor::block_on;
+use reference::go_stream;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     runtime::Builder,
@@ -408,6 +413,25 @@ fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
     }
 }
 
+#[test]
+fn a_reader_of_go_streams_holds_what_has_arrived_and_then_one_chunk() {
+    let key = Key::generate();
+    let stream = go_stream(key.expose_bytes(), [7; 12], MIB as u32, &[&[7; 500_000], &[8; MIB - 1], &[9; 100]]);
+    for arrived in [24, 28, 100, 5000, 20_000, 100_000] {
+        for key in [&key, &Key::generate()] {
+            let since = Since::now();
+            let mut reader = GoReader::new(&stream[..arrived], key);
+            let _ = block_on(reader.read(&mut [0])).map_err(drop);
+            assert!(since.peak() <= 2 * arrived + 4 * KIB + 2 * KIB, "{} for {arrived}", since.peak());
+        }
+    }
+    let (since, before) = (Since::now(), HELD.get());
+    let mut reader = GoReader::new(&stream[..], &key);
+    block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap();
+    assert!(since.peak() <= MIB + 8 * KIB, "{}", since.peak());
+    assert!(HELD.get() - before < 4 * KIB as isize, "nothing is kept at the end");
+}
+
 /// Gives what it has, and is pending for ever.
 struct Stalled<'a>(&'a [u8]);
 
@@ -452,6 +476,22 @@ fn secrets_are_wiped_before_their_memory_is_freed() {
         stream.extend_from_slice(&encryptor.finish());
         stream
     };
+    assert_wipes("a reader of Go streams, dropped or at its end", |plaintext| {
+        // A short chunk first, so that the buffer has to grow.
+        let chunks: [&[u8]; 3] = [&plaintext[..100], &plaintext[..CHUNK], &plaintext[..1000]];
+        let stream = go_stream(key.expose_bytes(), [7; 12], CHUNK as u32, &chunks);
+        for wanted in [10, 120, CHUNK, CHUNK + 1100] {
+            let mut reader = GoReader::new(&stream[..], &key);
+            block_on(async {
+                let mut left = wanted;
+                while left > 0 {
+                    let n = reader.fill_buf().await.unwrap().len().min(left);
+                    reader.consume(n);
+                    left -= n;
+                }
+            });
+        }
+    });
     assert_wipes("a reader, dropped", |plaintext| {
         let stream = irregular(plaintext);
         for wanted in [10, 100, 120, CHUNK, CHUNK + 500] {

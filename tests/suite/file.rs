@@ -162,6 +162,14 @@ pub mod in_the_middle {
         tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(path).unwrap()).await.unwrap()
     }
 
+    /// Options whose work stands still as soon as it has read something, until the other value is dropped.
+    pub fn halted() -> (agcm::FileOptions, std::sync::mpsc::Sender<()>) {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let wait = move |_| released.lock().unwrap().recv().unwrap_or_default();
+        (agcm::FileOptions::new().progress(wait), release)
+    }
+
     /// Waits until the folder holds a file that is being written.
     pub async fn until_begun(folder: &Folder) {
         while !fs::read_dir(folder.root())
@@ -412,6 +420,9 @@ mod options {
         let given = std::os::unix::fs::chown(&sealed, Some(12345), Some(54321)).is_ok();
         symlink("sealed", folder.path("link")).unwrap();
         rekey_file(folder.path("link"), &old, &new).await.unwrap();
+        let chosen = FileOptions::new().permissions(fs::Permissions::from_mode(0o640));
+        chosen.rekey_file(&sealed, folder.path("beside"), &new, &old).await.unwrap();
+        assert_eq!(fs::metadata(folder.path("beside")).unwrap().permissions().mode() & 0o7777, 0o640);
         assert!(folder.path("link").symlink_metadata().unwrap().is_symlink());
         let metadata = fs::metadata(&sealed).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o604);
@@ -439,6 +450,99 @@ mod options {
         let error = FileOptions::new().rekey_file(&sealed, folder.path("other"), &old, &new).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         folder.assert_holds(&["other", "sealed"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_took_the_place_of_a_stream_while_it_was_rekeyed_stays() {
+        use super::in_the_middle::{halted, until_begun};
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        for replace in [false, true] {
+            let sealed = folder.write("sealed", encrypt(&old, &plaintext(200_000)));
+            let (options, release) = halted();
+            let operation = tokio::spawn({
+                let (sealed, old, new) = (sealed.clone(), old.clone(), new.clone());
+                async move { options.rekey_file(&sealed, &sealed, &old, &new).await }
+            });
+            until_begun(&folder).await;
+            if replace {
+                fs::rename(folder.write("newer", "tonight's"), &sealed).unwrap();
+            } else {
+                fs::OpenOptions::new().append(true).open(&sealed).unwrap().write_all(b"more").unwrap();
+            }
+            drop(release);
+            operation.await.unwrap().unwrap_err();
+            assert!(fs::read(&sealed).unwrap().ends_with(if replace { b"tonight's" } else { b"more" }));
+            folder.assert_holds(&["sealed"]);
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_pipe_is_rekeyed_into_a_new_file_only() {
+        use super::in_the_middle::{open_for_writing, pipe, until_begun};
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        let (src, dst) = (pipe(&folder), folder.path("dst"));
+        let operation = tokio::spawn({
+            let (src, dst, old) = (src.clone(), dst.clone(), old.clone());
+            async move { FileOptions::new().rekey_file(src, dst, &old, &new).await }
+        });
+        let mut writer = open_for_writing(&src).await;
+        until_begun(&folder).await;
+        fs::write(&dst, "precious").unwrap();
+        writer.write_all(&encrypt(&old, b"rows")).unwrap();
+        drop(writer);
+        assert_eq!(operation.await.unwrap().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&dst).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_stream_is_not_lost_when_it_is_rekeyed() {
+        let (folder, old, new) = (Folder::new(), Key::generate(), Key::generate());
+        let both = [encrypt(&old, b"one"), encrypt(&old, b"two")].concat();
+        let sealed = folder.write("sealed", &both);
+        let leave = FileOptions::new().decrypt_options(DecryptOptions::new().trailing(Trailing::Leave));
+        let error = leave.rekey_file(&sealed, &sealed, &old, &new).await.unwrap_err();
+        assert_eq!(Error::from_io(&error), Some(Error::TrailingData { at: both.len() as u64 / 2 }));
+        assert_eq!(fs::read(&sealed).unwrap(), both);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn until_a_file_is_whole_only_its_owner_may_read_it_or_as_the_umask_says() {
+        use super::in_the_middle::{open_for_writing, pipe, until_begun};
+        use std::os::unix::fs::PermissionsExt;
+        let (key, mode) =
+            (Key::generate(), |path: std::path::PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777);
+        let everyone = FileOptions::new().permissions(fs::Permissions::from_mode(0o666));
+        for (options, decrypting) in [(FileOptions::new(), true), (everyone.clone(), true), (everyone, false)] {
+            let folder = Folder::new();
+            let (src, dst) = (pipe(&folder), folder.path("dst"));
+            let operation = tokio::spawn({
+                let (src, key) = (src.clone(), key.clone());
+                async move {
+                    if decrypting {
+                        options.decrypt_file(src, dst, &key).await
+                    } else {
+                        options.encrypt_file(src, dst, &key).await
+                    }
+                }
+            });
+            let writer = open_for_writing(&src).await;
+            until_begun(&folder).await;
+            let partial = fs::read_dir(folder.root()).unwrap().map(|entry| entry.unwrap().path());
+            let partial = partial.into_iter().find(|path| path.extension() == Some("partial".as_ref())).unwrap();
+            assert_eq!(mode(partial), 0o600);
+            drop(writer);
+            let _ = operation.await.unwrap();
+        }
+        // And those that are made of what a reader has.
+        let (folder, options) = (Folder::new(), FileOptions::new());
+        options.encrypt_from(&b"x"[..], folder.path("sealed"), &key).await.unwrap();
+        options.decrypt_from(&encrypt(&key, b"x")[..], folder.path("plain"), &key).await.unwrap();
+        folder.write("ordinary", "");
+        assert_eq!(mode(folder.path("plain")), 0o600);
+        assert_eq!(mode(folder.path("sealed")), mode(folder.path("ordinary")));
     }
 
     #[tokio::test]
@@ -476,9 +580,13 @@ mod options {
             assert_eq!(opening.last(), (total, Some(total)));
             assert!(opening.all().iter().all(|&(_, known)| known == Some(total)));
 
-            let options = overwriting.progress(from.callback());
+            let options = overwriting.clone().progress(from.callback());
             options.decrypt_from(&stream[..], folder.path("plain"), &key).await.unwrap();
             assert_eq!(from.last(), (total, Some(total)));
+            let from = Told::default();
+            let options = overwriting.progress(from.callback());
+            options.encrypt_from(&plaintext(len)[..], folder.path("sealed"), &key).await.unwrap();
+            assert_eq!(from.last(), (len as u64, Some(len as u64)));
         }
     }
 
@@ -629,6 +737,7 @@ mod keys {
             format!(" {HEX}"),
             format!("\u{feff}{HEX}"),
             HEX[1..].to_owned(),
+            HEX[32..].to_owned(),
             format!("{HEX}0"),
             format!("{}g", &HEX[1..]),
             "x".repeat(33),

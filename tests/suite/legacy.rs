@@ -5,8 +5,8 @@ use futures::executor::block_on;
 use serde_json::Value;
 
 use crate::{
-    drive::{OtherTask, read_to_end, stream_error},
-    reference::word,
+    drive::{OtherTask, poll_once, read_to_end, stream_error},
+    reference::{go_stream, word},
     script::{Op, Reader, Script},
     vectors::plaintext,
     ways,
@@ -92,6 +92,31 @@ fn what_the_go_library_wrote_is_read() {
         assert_eq!(result, Ok(()), "{}", stream.name);
         assert!(read == stream.plaintext, "{}", stream.name);
     }
+}
+
+/// What holds the streams below to the format.
+#[test]
+fn streams_made_here_are_those_of_the_go_library() {
+    for stream in streams() {
+        let chunks: Vec<&[u8]> = stream.plaintext.chunks(stream.chunk_size).collect();
+        let nonce = stream.bytes[8..20].try_into().unwrap();
+        let chunk_size = u32::try_from(stream.chunk_size).unwrap();
+        assert!(go_stream(stream.key.expose_bytes(), nonce, chunk_size, &chunks) == stream.bytes, "{}", stream.name);
+    }
+}
+
+#[tokio::test]
+async fn large_chunks_are_opened_elsewhere() {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+
+    let (key, plain) = (Key::generate(), plaintext(3_000_000));
+    let chunks: Vec<&[u8]> = plain.chunks(1024 * 1024).collect();
+    let stream = go_stream(key.expose_bytes(), [7; 12], 1024 * 1024, &chunks);
+    let mut reader = GoReader::new(&stream[..], &key);
+    assert!(poll_once(reader.fill_buf()).is_pending());
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).await.unwrap();
+    assert!(read == plain);
 }
 
 #[test]

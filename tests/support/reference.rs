@@ -71,3 +71,16 @@ pub fn word(kind: u8, len: usize) -> [u8; 4] {
     let len = u32::try_from(len).unwrap().to_le_bytes();
     [len[0], len[1], len[2], kind]
 }
+
+/// A stream as the Go library wrote them: all chunks under one nonce, and no end.
+pub fn go_stream(key: &[u8; 32], nonce: [u8; 12], chunk_size: u32, chunks: &[&[u8]]) -> Vec<u8> {
+    let cipher = Aes256Gcm::new_from_slice(key).unwrap();
+    let mut stream = [b"AGCM\x01\0\0\0", &nonce[..], &chunk_size.to_le_bytes()].concat();
+    for chunk in chunks {
+        let mut body = chunk.to_vec();
+        let tag = cipher.encrypt_inout_detached(&nonce.into(), b"", body.as_mut_slice().into()).unwrap();
+        stream.extend_from_slice(&u32::try_from(body.len() + tag.len()).unwrap().to_le_bytes());
+        stream.extend_from_slice(&[&body[..], &tag].concat());
+    }
+    stream
+}
