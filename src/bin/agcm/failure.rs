@@ -10,13 +10,11 @@ pub(crate) struct Failure {
     pub(crate) status: u8,
     /// `None` if there is nothing to say: whoever read our output has closed it.
     pub(crate) words: Option<String>,
-    /// Something was left behind, which is to be told even to whoever has stopped the command.
-    pub(crate) left: bool,
 }
 
 impl Failure {
     fn new(status: u8, words: impl Into<String>) -> Self {
-        Self { status, words: Some(words.into()), left: false }
+        Self { status, words: Some(words.into()) }
     }
 
     /// The command line is wrong.
@@ -57,7 +55,7 @@ impl From<Error> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { status: 1, words: None, left: false };
+            return Self { status: 1, words: None };
         }
         Self::new(Error::from_io(&error).map_or(1, status), error.to_string())
     }
@@ -99,7 +97,7 @@ impl From<SnapshotError> for Failure {
             SnapshotError::Io(error) => unless_forced(error),
             SnapshotError::Stream(error) => error.into(),
             SnapshotError::KeyStore(error) => error.into(),
-            error => Self { left: true, ..Self::other(error.to_string()) },
+            error => Self::other(error.to_string()),
         }
     }
 }

@@ -55,7 +55,8 @@ async fn run(arguments: Arguments) -> ExitCode {
         // It may have been done before it could be stopped.
         (Some(Ok(())), _) => ExitCode::SUCCESS,
         (failed, Some(signal)) => {
-            if let Some(Err(failure)) = failed.filter(|result| result.as_ref().is_err_and(|failure| failure.left)) {
+            // What became of it: that nothing was published, or that something was left behind.
+            if let Some(Err(failure)) = failed {
                 report(&failure);
             }
             ExitCode::from(128 + signal)
