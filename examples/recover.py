@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Decrypt an agcm stream (version 1) without agcm, for the day when its binary is gone. First: pip install cryptography
 
-    recover.py -k KEYFILE [-k KEYFILE ...] [-c CONTEXT] [INPUT] [-o OUTPUT]
+    recover.py -k KEYFILE [-k KEYFILE ...] [-c CONTEXT] [INPUT] [-o OUTPUT]      (a snapshot: -k DIR/ID.key -c ID)
 
 Written from the documentation at the top of src/format.rs alone, which defines every byte and every fault named here.
 A KEYFILE holds 64 hex digits (and at most one newline) or exactly 32 raw bytes; of several, the one that fits is used.
@@ -15,9 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 KEY, DATA, FINAL, MAX_CHUNK, MAX_TOTAL, MAX_FRAMES, MAX_CONTEXT = 1, 2, 3, 10 << 20, 1 << 52, 1 << 40, 65535
-
 class Fault(Exception): """Name, what happened where, exit status."""
-
 def check(holds, name, text, status=4):
     if not holds:
         raise Fault(name, text, status)
@@ -82,7 +80,8 @@ def load_key(path):
     with open(path, "rb") as file:
         data = file.read(67)  # more than a key file has, and no more of a wrong file than that
     digits = re.fullmatch(rb"([0-9A-Fa-f]{64})(\r?\n)?", data)
-    check(digits or len(data) == 32, "BadKeyFile", f"{path!r} holds neither 64 hex digits nor 32 bytes", 1)
+    raw = len(data) == 32 and re.search(rb"[^0-9A-Fa-f]", data)  # 32 digits would be half a key
+    check(digits or raw, "BadKeyFile", f"{path!r} holds neither 64 hex digits nor 32 bytes", 1)
     return bytes.fromhex(digits[1].decode()) if digits else data
 
 @contextlib.contextmanager
@@ -95,13 +94,14 @@ def new_file(path):
         os.link(file.name, path)
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-k", metavar="KEYFILE", action="append", required=True)
     parser.add_argument("-c", metavar="CONTEXT", type=os.fsencode, default=b"")
     parser.add_argument("-o", metavar="OUTPUT", default="-")
     parser.add_argument("input", metavar="INPUT", nargs="?", default="-")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leaves no temporary file behind
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: leaves no temporary file behind
     try:
         check(len(args.c) <= MAX_CONTEXT, "ContextTooLong", f"{len(args.c)} bytes, over {MAX_CONTEXT}", 2)
         keys = [load_key(path) for path in args.k]

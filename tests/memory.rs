@@ -416,7 +416,8 @@ fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
 #[test]
 fn a_reader_of_go_streams_holds_what_has_arrived_and_then_one_chunk() {
     let key = Key::generate();
-    let stream = go_stream(key.expose_bytes(), [7; 12], MIB as u32, &[&[7; 500_000], &[8; MIB - 1], &[9; 100]]);
+    let stream =
+        go_stream(key.expose_bytes(), [7; 12], u32::try_from(MIB).unwrap(), &[&[7; 500_000], &[8; MIB - 1], &[9; 100]]);
     for arrived in [24, 28, 100, 5000, 20_000, 100_000] {
         for key in [&key, &Key::generate()] {
             let since = Since::now();
@@ -479,7 +480,7 @@ fn secrets_are_wiped_before_their_memory_is_freed() {
     assert_wipes("a reader of Go streams, dropped or at its end", |plaintext| {
         // A short chunk first, so that the buffer has to grow.
         let chunks: [&[u8]; 3] = [&plaintext[..100], &plaintext[..CHUNK], &plaintext[..1000]];
-        let stream = go_stream(key.expose_bytes(), [7; 12], CHUNK as u32, &chunks);
+        let stream = go_stream(key.expose_bytes(), [7; 12], u32::try_from(CHUNK).unwrap(), &chunks);
         for wanted in [10, 120, CHUNK, CHUNK + 1100] {
             let mut reader = GoReader::new(&stream[..], &key);
             block_on(async {

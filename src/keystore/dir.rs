@@ -12,11 +12,10 @@ use std::{
 use futures_core::future::BoxFuture;
 use zeroize::Zeroizing;
 
-use super::store::{KeyStore, KeyStoreError};
+use super::store::{KeyStore, KeyStoreError, blocking, on_the_blocking_pool};
 #[cfg(feature = "passphrase")]
 use super::wrapping::Passphrase;
 use crate::{
-    blocking,
     error::at,
     file::target::Folder,
     key::Key,
@@ -226,39 +225,9 @@ impl DirKeyStore {
             Err(error) => Err(at(&path, "removing", error).into()),
         }
     }
-
-    /// Does something on the blocking pool.
-    fn run<'a, T: Send + 'static>(
-        &'a self,
-        work: impl FnOnce(&Self) -> Result<T, KeyStoreError> + Send + 'static,
-    ) -> BoxFuture<'a, Result<T, KeyStoreError>> {
-        Box::pin(async move {
-            let store = self.clone();
-            blocking::io(move || Ok(work(&store))).await?
-        })
-    }
 }
 
-impl KeyStore for DirKeyStore {
-    fn store<'a>(&'a self, id: &'a str, key: &'a Key) -> BoxFuture<'a, Result<(), KeyStoreError>> {
-        let (id, key) = (id.to_owned(), key.clone());
-        self.run(move |store| store.store_now(&id, &key))
-    }
-
-    fn retrieve<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Key, KeyStoreError>> {
-        let id = id.to_owned();
-        self.run(move |store| store.retrieve_now(&id))
-    }
-
-    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, KeyStoreError>> {
-        self.run(Self::list_now)
-    }
-
-    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), KeyStoreError>> {
-        let id = id.to_owned();
-        self.run(move |store| store.remove_now(&id))
-    }
-}
+on_the_blocking_pool!(DirKeyStore);
 
 fn is_id(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

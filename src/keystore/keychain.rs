@@ -11,8 +11,8 @@ use futures_core::future::BoxFuture;
 use keyring_core::{CredentialStore, Entry, Error};
 use zeroize::Zeroizing;
 
-use super::store::{KeyStore, KeyStoreError};
-use crate::{blocking, key::Key};
+use super::store::{KeyStore, KeyStoreError, blocking, on_the_blocking_pool};
+use crate::key::Key;
 
 /// The account under which the ids are listed: keychains have no search that works alike on all systems. It has a name, because
 /// for the keychain of macOS one without would be any account.
@@ -167,39 +167,9 @@ impl KeychainStore {
         // Not as a password, which takes twice the room on Windows.
         self.entry(INDEX)?.set_secret(ids.join("\n").as_bytes()).map_err(broken)
     }
-
-    /// Does something on the blocking pool: a keychain may ask a person first.
-    fn run<'a, T: Send + 'static>(
-        &'a self,
-        work: impl FnOnce(&Self) -> Result<T, KeyStoreError> + Send + 'static,
-    ) -> BoxFuture<'a, Result<T, KeyStoreError>> {
-        Box::pin(async move {
-            let store = self.clone();
-            blocking::io(move || Ok(work(&store))).await?
-        })
-    }
 }
 
-impl KeyStore for KeychainStore {
-    fn store<'a>(&'a self, id: &'a str, key: &'a Key) -> BoxFuture<'a, Result<(), KeyStoreError>> {
-        let (id, key) = (id.to_owned(), key.clone());
-        self.run(move |store| store.store_now(&id, &key))
-    }
-
-    fn retrieve<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Key, KeyStoreError>> {
-        let id = id.to_owned();
-        self.run(move |store| store.retrieve_now(&id))
-    }
-
-    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, KeyStoreError>> {
-        self.run(Self::list_now)
-    }
-
-    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), KeyStoreError>> {
-        let id = id.to_owned();
-        self.run(move |store| store.remove_now(&id))
-    }
-}
+on_the_blocking_pool!(KeychainStore);
 
 impl fmt::Debug for KeychainStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -114,6 +114,42 @@ macro_rules! forward {
 }
 forward!(&T, Arc<T>, Box<T>);
 
+/// Makes a `KeyStore` out of a type that is `Clone` and has the methods `store_now`, `retrieve_now`, `list_now` and `remove_now`,
+/// which block: they are called on the blocking pool.
+macro_rules! on_the_blocking_pool {
+    ($store:ty) => {
+        impl KeyStore for $store {
+            fn store<'a>(&'a self, id: &'a str, key: &'a Key) -> BoxFuture<'a, Result<(), KeyStoreError>> {
+                let (store, id, key) = (self.clone(), id.to_owned(), key.clone());
+                Box::pin(blocking(move || store.store_now(&id, &key)))
+            }
+
+            fn retrieve<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Key, KeyStoreError>> {
+                let (store, id) = (self.clone(), id.to_owned());
+                Box::pin(blocking(move || store.retrieve_now(&id)))
+            }
+
+            fn list(&self) -> BoxFuture<'_, Result<Vec<String>, KeyStoreError>> {
+                let store = self.clone();
+                Box::pin(blocking(move || store.list_now()))
+            }
+
+            fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), KeyStoreError>> {
+                let (store, id) = (self.clone(), id.to_owned());
+                Box::pin(blocking(move || store.remove_now(&id)))
+            }
+        }
+    };
+}
+pub(super) use on_the_blocking_pool;
+
+/// For that.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KeyStoreError> + Send + 'static,
+) -> Result<T, KeyStoreError> {
+    crate::blocking::io(move || Ok(work())).await?
+}
+
 /// What keeps a key store from doing what it was asked to.
 ///
 /// The messages name ids and paths, never a byte of a key or a passphrase, and never an id that was not asked for.

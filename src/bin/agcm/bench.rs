@@ -11,6 +11,7 @@ use std::{
 };
 
 use agcm::{DecryptReader, EncryptOptions, EncryptWriter, Key};
+use indicatif::HumanBytes;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncWriteExt, copy_buf, sink},
@@ -50,7 +51,7 @@ pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure
     let best = pick(&lines);
     let mut out = io::stdout().lock();
     let mut print = |text: String| out.write_all(text.as_bytes()).map_err(Failure::from);
-    print(format!("{} MiB from memory, one core, median of {} runs\n", data.len() >> 20, ROUNDS - 1))?;
+    print(format!("{} from memory, one core, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1))?;
     print("chunk size   encrypt MiB/s   decrypt MiB/s   overhead\n".to_owned())?;
     for Line { size, encrypt, decrypt } in &lines {
         let overhead = 100.0 * 20.0 / size.0 as f64;

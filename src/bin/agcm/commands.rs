@@ -3,7 +3,7 @@
 use std::{ffi::OsString, io, path::PathBuf};
 
 use agcm::{
-    DecryptOptions, DecryptReader, EncryptOptions, EncryptReader, Inspection, Key, KeyRing, PositionedFile,
+    DecryptOptions, DecryptReader, EncryptOptions, EncryptReader, Error, Inspection, Key, KeyRing, PositionedFile,
     ProgressReader, RangeReader, Trailing, inspect, legacy::GoReader,
 };
 use clap::CommandFactory;
@@ -137,7 +137,7 @@ async fn decrypt(
     match output {
         Output::File(output) => {
             let decrypted = files.decrypt_from(reader, output, keys).await;
-            decrypted.map_err(|error| unless_forced(error).about(&input.name()))?;
+            decrypted.map_err(|error| of_input_or_output(&input, error))?;
             Ok(())
         }
         output => run.copy(DecryptReader::with_options(reader, keys, &options), &input, &output, force).await,
@@ -163,6 +163,11 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
     } else {
         print(&format!("{}: whole and authentic, {len} bytes of plaintext\n", input.name()))
     }
+}
+
+/// Says which input it was. What is wrong with the output says so by itself.
+fn of_input_or_output(input: &Input, error: io::Error) -> Failure {
+    if Error::from_io(&error).is_some() { Failure::from(error).about(&input.name()) } else { unless_forced(error) }
 }
 
 /// Opens it, or says which one could not be opened. A pipe may keep one waiting for its other end.
@@ -270,7 +275,7 @@ async fn import(
     match output {
         Output::File(output) => {
             let imported = run.file_options(force).encrypt_options(options).encrypt_from(plaintext, output, &new).await;
-            imported.map_err(|error| unless_forced(error).about(&input.name()))?;
+            imported.map_err(|error| of_input_or_output(&input, error))?;
             Ok(())
         }
         output => run.copy(EncryptReader::with_options(plaintext, &new, &options), &input, &output, force).await,

@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{args::Arguments, failure::Failure, streams::Run};
 
+/// `SIGXFSZ`, on most of the machines that Linux runs on.
+#[cfg(target_os = "linux")]
+const FILE_SIZE_SIGNAL: i32 = 25;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> ExitCode {
+    // Where files may not grow any more (`ulimit -f`), that is to be an error like a full disk, not the end of the process.
+    #[cfg(target_os = "linux")]
+    let _not_deadly = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_SIZE_SIGNAL));
     let cancel = CancellationToken::new();
     let run = Run { cancel: cancel.clone(), quiet: arguments.quiet };
     let mut work = std::pin::pin!(commands::run(&run, arguments.command));
