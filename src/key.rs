@@ -100,7 +100,7 @@ impl FromStr for Key {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidKey`] for anything else, white space included: `trim_end` the text of a file first.
+    /// [`Error::InvalidKey`] for anything else, white space included: a file may end in a newline, and is for [`Key::from_file_content`].
     fn from_str(hex: &str) -> Result<Self, Error> {
         let mut key = Self::zeroed();
         // The decoder takes shorter input too, and would leave the rest of the key zero.

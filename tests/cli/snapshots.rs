@@ -298,3 +298,23 @@ fn the_key_of_a_snapshot_is_never_shown() {
         assert_tells_no_key(&output.stderr, key.trim());
     }
 }
+
+/// Not even the one that is only made by this command.
+#[test]
+fn a_snapshot_takes_the_place_of_no_key() {
+    let folder = folder();
+    folder.write("plain", "rows");
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a plain -o sealed").succeeds();
+    for line in [
+        "snapshot encrypt -f --keys keys --id b plain -o keys/a.key",
+        "snapshot encrypt -f --keys keys --id b plain -o keys/b.key",
+        "snapshot encrypt -f --keys new --id b plain -o new/b.key",
+        "snapshot restore -f --keys keys --id a sealed -o keys/a.key",
+    ] {
+        let line = agcm(&folder, line).fails(2);
+        assert!(line.contains("must not be replaced"), "{line}");
+    }
+    assert!(!folder.path("new").exists());
+    agcm(&folder, "snapshot verify -q --keys keys --id a sealed").succeeds();
+    assert_eq!(agcm(&folder, "keys --keys keys list").succeeds(), b"a\n");
+}

@@ -15,8 +15,10 @@ use crate::{
     bar::Bar,
     bench,
     failure::{Failure, unless_forced},
+    guards::{keep_keys_from, needs_name},
     keys, snapshots,
-    streams::{Input, Output, Run, binary_to_terminal, keep_keys_from, needs_name, print, print_bytes},
+    streams::{Input, Output, Run, print, print_bytes},
+    terminal::binary_to_terminal,
 };
 
 type Result<T = ()> = std::result::Result<T, Failure>;

@@ -14,7 +14,7 @@ use agcm::{
 use tokio::{fs::File, io::AsyncReadExt};
 use zeroize::Zeroizing;
 
-use crate::{failure::Failure, streams::needs_name};
+use crate::{failure::Failure, guards::needs_name};
 
 /// More than any passphrase, in bytes.
 const MAX_PASSPHRASE_FILE_LEN: usize = 4096;

@@ -10,9 +10,11 @@ mod bar;
 mod bench;
 mod commands;
 mod failure;
+mod guards;
 mod keys;
 mod snapshots;
 mod streams;
+mod terminal;
 
 use std::{io::Write, process::ExitCode};
 

@@ -14,8 +14,9 @@ use crate::{
     args::{KeysCommand, Snapshot, SnapshotFiles, Store},
     bar::Bar,
     failure::Failure,
+    guards::{keep_keys_from, needs_name},
     keys,
-    streams::{Run, keep_keys_from, needs_name, print},
+    streams::{Run, print},
 };
 
 pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {

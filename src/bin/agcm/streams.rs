@@ -4,7 +4,7 @@
 //! publishes it whole or not at all.
 
 use std::{
-    env, fs,
+    fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     pin::Pin,
@@ -15,7 +15,11 @@ use agcm::FileOptions;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    guards::{is_one_file, keep_keys_from},
+    terminal::{Text, binary_to_terminal, is_terminal},
+};
 
 /// How much is read from a file at a time, in bytes.
 const READ_LEN: usize = 1024 * 1024;
@@ -131,55 +135,6 @@ fn stdout() -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
     Ok(Box::pin(tokio::io::stdout()))
 }
 
-/// Some commands read or write in any order, or a file only: for them, `-` is not a pipe, and must not become a file of that name.
-pub(crate) fn needs_name(path: &Path) -> Result<(), Failure> {
-    if path.as_os_str() == "-" {
-        return Err(Failure::usage(
-            "here a file is needed, not standard input or output (./- for a file of that name)",
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses to write over a key, by whatever name, or into a folder of them: nothing would open what it has encrypted.
-pub(crate) fn keep_keys_from<'a>(output: &Path, keys: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Failure> {
-    let Ok(canonical) = fs::canonicalize(output) else { return Ok(()) };
-    let chosen = env::var_os("AGCM_KEYFILE").map(PathBuf::from);
-    for key in keys.into_iter().cloned().chain(chosen) {
-        if fs::canonicalize(&key).is_ok_and(|key| canonical.starts_with(key)) || is_one_file(output, &key) {
-            return Err(Failure::usage(format!(
-                "{output:?} is a key, which must not be replaced; choose another name"
-            )));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn is_one_file(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let file = |path| fs::metadata(path).ok().map(|there| (there.dev(), there.ino()));
-    file(one).is_some_and(|one| file(other) == Some(one))
-}
-
-#[cfg(not(unix))]
-fn is_one_file(one: &Path, other: &Path) -> bool {
-    fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
-}
-
-/// Whether this is a terminal. Nothing but a device is opened: a pipe would wait for its other end.
-#[cfg(unix)]
-fn is_terminal(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let device = fs::metadata(path).is_ok_and(|there| there.file_type().is_char_device());
-    device && fs::File::open(path).is_ok_and(|file| file.is_terminal())
-}
-
-#[cfg(not(unix))]
-fn is_terminal(_: &Path) -> bool {
-    false
-}
-
 /// Whether there is something that is neither file nor folder.
 fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
@@ -240,31 +195,6 @@ impl Run {
     ) -> Result<T, Failure> {
         let result = self.cancel.run_until_cancelled(work).await;
         result.unwrap_or_else(|| Err(Failure::other("stopped")))
-    }
-}
-
-pub(crate) fn binary_to_terminal() -> Failure {
-    Failure::usage("binary data would go to the terminal: choose a file with -o, or -f if you mean it")
-}
-
-/// Tells text, which a terminal shows, from what it would do something else with: UTF-8 without control characters, which
-/// comes in pieces that may end anywhere.
-#[derive(Debug, Default)]
-struct Text {
-    /// The start of a character whose end is still to come.
-    begun: Vec<u8>,
-}
-
-impl Text {
-    fn goes_on(&mut self, bytes: &[u8]) -> bool {
-        let bytes = [&self.begun, bytes].concat();
-        let text = match str::from_utf8(&bytes) {
-            Ok(text) => text,
-            Err(error) if error.error_len().is_some() => return false,
-            Err(error) => str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
-        };
-        self.begun = bytes[text.len()..].to_vec();
-        text.chars().all(|char| !char.is_control() || matches!(char, '\t' | '\n' | '\r'))
     }
 }
 
