@@ -1,8 +1,8 @@
 //! Files: encrypted, decrypted, verified and re-encrypted, and published whole or not at all.
 //!
-//! A target appears under its name only when it is complete and on disk. What was there before is never touched unless it was
-//! asked for, and then replaced in one step; nothing is left behind by an error, a panic or a future that was dropped. All work
-//! is done on the blocking pool.
+//! A target appears under its name only when it is complete and on disk. What was there before is never touched unless it
+//! was asked for, and then replaced in one step; nothing is left behind by an error, a panic or a future that was dropped.
+//! All work is done on the blocking pool.
 
 mod job;
 mod options;
@@ -62,9 +62,9 @@ pub async fn encrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Ke
 
 /// Decrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
-/// As [`encrypt_file`] the other way round. `dst` appears only when the whole stream was authenticated to its end. On Unix only
-/// its owner may read it (mode 0600); elsewhere the permissions are those of the folder. If the process is killed, plaintext
-/// stays in a file `.agcm-*.partial` in the folder of `dst`, with the same permissions: delete it.
+/// As [`encrypt_file`] the other way round. `dst` appears only when the whole stream was authenticated to its end. On Unix
+/// only its owner may read it (mode 0600); elsewhere the permissions are those of the folder. If the process is killed,
+/// plaintext stays in a file `.agcm-*.partial` in the folder of `dst`, with the same permissions: delete it.
 ///
 /// For a stream with a context see [`FileOptions`].
 ///
@@ -105,10 +105,10 @@ pub async fn verify_file(src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io:
 
 /// Encrypts the stream in the file `path` anew under another key, in its place, and returns the number of plaintext bytes.
 ///
-/// In one pass, without plaintext on disk: each frame is authenticated, and sealed under `key`. The new stream takes the place
-/// of the old one in one step, when all of it is on disk and the old one was authenticated to its end; until then the old one
-/// is untouched. Chunk size and permissions stay; nonce and salt are fresh; a stream with short chunks in the middle becomes
-/// uniform.
+/// In one pass, without plaintext on disk: each frame is authenticated, and sealed under `key`. The new stream takes the
+/// place of the old one in one step, when all of it is on disk and the old one was authenticated to its end; until then the
+/// old one is untouched. Chunk size and permissions stay; nonce and salt are fresh; a stream with short chunks in the
+/// middle becomes uniform.
 ///
 /// For a stream with a context, or a new file beside the old one, see [`FileOptions::rekey_file`].
 ///
@@ -130,8 +130,8 @@ pub async fn verify_file(src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io:
 ///
 /// # Errors
 ///
-/// As for [`decrypt_file`]. The old stream is as it was then. Only if the folder cannot be synced at the very end, the new one
-/// is in its place already, and the error says that it was the folder.
+/// As for [`decrypt_file`]. The old stream is as it was then. Only if the folder cannot be synced at the very end, the new
+/// one is in its place already, and the error says that it was the folder.
 ///
 /// # Cancel safety
 ///

@@ -22,8 +22,8 @@ use crate::{
 pub(crate) const MAX_FILE_LEN: usize = 4096;
 
 impl Key {
-    /// The key in what a key file holds: 64 hex digits, which may be followed by one newline (`\n` or `\r\n`), or exactly 32 raw
-    /// bytes.
+    /// The key in what a key file holds: 64 hex digits, which may be followed by one newline (`\n` or `\r\n`), or exactly
+    /// 32 raw bytes.
     ///
     /// ```
     /// use agcm::Key;

@@ -44,15 +44,15 @@ const KEY_FRAME_WORD: u32 = 1 << 24 | 52;
 pin_project! {
     /// Reads a stream of the Go library Harpocrates (1.x) from `R` and gives out its plaintext.
     ///
-    /// **What it cannot promise.** The format has no authenticated order, number or end of chunks, so nobody can tell whether
-    /// a stream was cut between two chunks, emptied behind its header, put in another order, had chunks repeated, or
-    /// chunks put in from another stream of the same nonce. Its chunks were sealed under one nonce, so somebody who saw a
-    /// stream of two chunks or more may have learnt the XOR of their plaintexts, and may be able to forge chunks, and with
-    /// that whatever this reader gives out. Read what there is, check it by what you know of it (a length, a hash, the restored
-    /// database), encrypt it anew, and do not use the key again.
+    /// **What it cannot promise.** The format has no authenticated order, number or end of chunks, so nobody can tell
+    /// whether a stream was cut between two chunks, emptied behind its header, put in another order, had chunks repeated,
+    /// or chunks put in from another stream of the same nonce. Its chunks were sealed under one nonce, so somebody who saw
+    /// a stream of two chunks or more may have learnt the XOR of their plaintexts, and may be able to forge chunks, and
+    /// with that whatever this reader gives out. Read what there is, check it by what you know of it (a length, a hash, the
+    /// restored database), encrypt it anew, and do not use the key again.
     ///
-    /// A chunk that does authenticate is one that somebody with the key, or with the means above, has sealed; no byte is given
-    /// out before.
+    /// A chunk that does authenticate is one that somebody with the key, or with the means above, has sealed; no byte is
+    /// given out before.
     ///
     /// ```
     /// use agcm::{EncryptWriter, Key, legacy::GoReader};
@@ -92,8 +92,8 @@ pin_project! {
     ///
     /// # Memory
     ///
-    /// One chunk and less than 4 KiB, and until a chunk has authenticated, no more than twice what has arrived and 4 KiB; wiped at
-    /// the end, on error and on drop. Chunks of 1 MiB and more are opened on the blocking pool.
+    /// One chunk and less than 4 KiB, and until a chunk has authenticated, no more than twice what has arrived and 4 KiB;
+    /// wiped at the end, on error and on drop. Chunks of 1 MiB and more are opened on the blocking pool.
     pub struct GoReader<R> {
         #[pin]
         inner: R,

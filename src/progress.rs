@@ -33,8 +33,8 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub struct Progress {
     /// How much is done.
     pub done: u64,
-    /// How much there is, if that is known: never less than what is done. What turns out longer or shorter than it was said to
-    /// be corrects it.
+    /// How much there is, if that is known: never less than what is done. What turns out longer or shorter than it was said
+    /// to be corrects it.
     pub total: Option<u64>,
 }
 
@@ -135,8 +135,8 @@ pin_project! {
     /// # }
     /// ```
     ///
-    /// A [`DecryptReader`](crate::DecryptReader) does not look for more after the end of its stream, so the end of file under it
-    /// may never be seen; the last call is then one of the ordinary ones.
+    /// A [`DecryptReader`](crate::DecryptReader) does not look for more after the end of its stream, so the end of file
+    /// under it may never be seen; the last call is then one of the ordinary ones.
     ///
     /// # Cancel safety
     ///

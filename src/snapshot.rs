@@ -15,8 +15,8 @@ use crate::{
 /// Encrypts the file `src` into a new file `dst` under a key of its own, which is stored under `id`; returns the number of
 /// plaintext bytes.
 ///
-/// The key is made and stored first, then the file is encrypted as by [`encrypt_file`](crate::encrypt_file), with the id as its
-/// context, so that a key that was stored under another id does not open it; then the key is wiped. If no file was
+/// The key is made and stored first, then the file is encrypted as by [`encrypt_file`](crate::encrypt_file), with the id as
+/// its context, so that a key that was stored under another id does not open it; then the key is wiped. If no file was
 /// published, the key is removed again, so that the same can be tried once more, after making room for example.
 ///
 /// ```
@@ -39,8 +39,8 @@ use crate::{
 /// # Errors
 ///
 /// [`SnapshotError`]: the store's, or as for [`encrypt_file`](crate::encrypt_file). Then there is no `dst`, and no key under
-/// this id that was not there before; except for [`KeyLeft`](SnapshotError::KeyLeft), where the key could not be removed. If the
-/// error says that the file is in its place all the same, so is the key.
+/// this id that was not there before; except for [`KeyLeft`](SnapshotError::KeyLeft), where the key could not be removed.
+/// If the error says that the file is in its place all the same, so is the key.
 ///
 /// # Cancel safety
 ///
@@ -60,7 +60,8 @@ pub async fn encrypt_snapshot(
     FileOptions::new().encrypt_snapshot(src, dst, keys, id).await
 }
 
-/// Decrypts the file `src` into a new file `dst`, with the key that is stored under `id`; returns the number of plaintext bytes.
+/// Decrypts the file `src` into a new file `dst`, with the key that is stored under `id`; returns the number of plaintext
+/// bytes.
 ///
 /// `dst` appears, whole, or does not, as by [`decrypt_file`](crate::decrypt_file).
 ///

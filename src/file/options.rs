@@ -29,10 +29,11 @@ use crate::{
     progress::{Progress, ProgressReader},
 };
 
-/// How much of what comes from a reader is written at a time, in bytes: a hop to the blocking pool costs as much as this does.
+/// How much of what comes from a reader is written at a time, in bytes: a hop to the blocking pool costs as much as this
+/// does.
 const BATCH_LEN: usize = 1024 * 1024;
 
-/// How files are encrypted and decrypted, beyond the defaults of [`encrypt_file`] and its kin.
+/// How files are encrypted and decrypted, beyond the defaults of [`encrypt_file`](crate::encrypt_file) and its kin.
 ///
 /// ```
 /// use agcm::{DecryptOptions, EncryptOptions, FileOptions, Key};
@@ -68,7 +69,7 @@ pub struct FileOptions {
 }
 
 impl FileOptions {
-    /// The defaults: those of the functions of the same names, like [`encrypt_file`].
+    /// The defaults: those of the functions of the same names, like [`encrypt_file`](crate::encrypt_file).
     pub fn new() -> Self {
         Self {
             encrypt: None,
@@ -91,11 +92,12 @@ impl FileOptions {
         Self { decrypt: options, ..self }
     }
 
-    /// Whether a file that is at the target is replaced, in one step, when the new one is complete. By default it is an error.
+    /// Whether a file that is at the target is replaced, in one step, when the new one is complete. By default it is an
+    /// error.
     ///
-    /// If a symbolic link is there, the file that it leads to is replaced. A folder, a device or a pipe never is; neither is
-    /// the source, except by [`rekey_file`](Self::rekey_file). Other files are not looked at: what a reader reads from, or the
-    /// file of a key, is replaced if it is named.
+    /// If a symbolic link is there, the file that it leads to is replaced. A folder, a device or a pipe never is; neither
+    /// is the source, except by [`rekey_file`](Self::rekey_file). Other files are not looked at: what a reader reads from,
+    /// or the file of a key, is replaced if it is named.
     pub fn overwrite(self, overwrite: bool) -> Self {
         Self { existing: if overwrite { Existing::Replace } else { Existing::Keep }, ..self }
     }
@@ -111,16 +113,16 @@ impl FileOptions {
 
     /// Calls back with how much of the source was read, in bytes, and its length, where that is known.
     ///
-    /// At the first bytes, then at most twenty times a second, and once at the end of the source, before the target is synced and
-    /// published; from the thread that does the work. If the callback panics, nothing is left behind: an operation on a file
-    /// fails, one on a reader panics, too.
+    /// At the first bytes, then at most twenty times a second, and once at the end of the source, before the target is
+    /// synced and published; from the thread that does the work. If the callback panics, nothing is left behind: an
+    /// operation on a file fails, one on a reader panics, too.
     pub fn progress(self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         Self { progress: Some(Arc::new(callback)), ..self }
     }
 
-    /// Stops the operations with these options when `token` is cancelled: within one chunk, with an error, and without leaving
-    /// anything behind, as if the future was dropped; but here one can wait until it was cleaned up. The error's kind is
-    /// [`Other`](io::ErrorKind::Other); the token knows better whether it was cancelled.
+    /// Stops the operations with these options when `token` is cancelled: within one chunk, with an error, and without
+    /// leaving anything behind, as if the future was dropped; but here one can wait until it was cleaned up. The error's
+    /// kind is [`Other`](io::ErrorKind::Other); the token knows better whether it was cancelled.
     ///
     /// ```
     /// use agcm::{FileOptions, Key};
@@ -144,12 +146,12 @@ impl FileOptions {
         Self { cancel: token, ..self }
     }
 
-    /// As the function [`encrypt_file`], with these options.
+    /// As the function [`encrypt_file`](crate::encrypt_file), with these options.
     ///
     /// # Errors
     ///
-    /// As there. If files may be [overwritten](Self::overwrite), [`InvalidInput`](io::ErrorKind::InvalidInput) for a `dst` that
-    /// is `src`, or a device or pipe.
+    /// As there. If files may be [overwritten](Self::overwrite), [`InvalidInput`](io::ErrorKind::InvalidInput) for a `dst`
+    /// that is `src`, or a device or pipe.
     ///
     /// # Cancel safety
     ///
@@ -167,7 +169,7 @@ impl FileOptions {
         .await
     }
 
-    /// As the function [`decrypt_file`], with these options.
+    /// As the function [`decrypt_file`](crate::decrypt_file), with these options.
     ///
     /// # Errors
     ///
@@ -194,7 +196,7 @@ impl FileOptions {
         .await
     }
 
-    /// As the function [`verify_file`], with these options.
+    /// As the function [`verify_file`](crate::verify_file), with these options.
     ///
     /// # Errors
     ///
@@ -215,17 +217,17 @@ impl FileOptions {
         .await
     }
 
-    /// As the function [`rekey_file`], with these options, and with a target: the same path for the stream to be replaced,
-    /// another one for a new file.
+    /// As the function [`rekey_file`](crate::rekey_file), with these options, and with a target: the same path for the
+    /// stream to be replaced, another one for a new file.
     ///
-    /// Unless [`encrypt_options`](Self::encrypt_options) were chosen, the new stream has the chunk size of the old one; and its
-    /// context, unless those have one. (To unbind it, choose an empty one.)
+    /// Unless [`encrypt_options`](Self::encrypt_options) were chosen, the new stream has the chunk size of the old one; and
+    /// its context, unless those have one. (To unbind it, choose an empty one.)
     ///
     /// # Errors
     ///
     /// As there. A file at `dst` that is not the source is [`AlreadyExists`](io::ErrorKind::AlreadyExists), unless
-    /// [`overwrite`](Self::overwrite) was chosen. Whatever was chosen, nothing may follow the stream in its file; and a source
-    /// that was replaced or changed meanwhile stays as it is.
+    /// [`overwrite`](Self::overwrite) was chosen. Whatever was chosen, nothing may follow the stream in its file; and a
+    /// source that was replaced or changed meanwhile stays as it is.
     ///
     /// # Cancel safety
     ///
@@ -306,12 +308,13 @@ impl FileOptions {
 
     /// Decrypts the stream that `reader` has into a new file `dst`, and returns the number of plaintext bytes.
     ///
-    /// As [`encrypt_from`](Self::encrypt_from) the other way round: `dst` appears only when the stream was authenticated to its
-    /// end. Unless [`Trailing::Leave`] was chosen, the reader must end there, too.
+    /// As [`encrypt_from`](Self::encrypt_from) the other way round: `dst` appears only when the stream was authenticated to
+    /// its end. Unless [`Trailing::Leave`] was chosen, the reader must end there, too.
     ///
     /// # Errors
     ///
-    /// The reader's, what is wrong with the stream, or as for [`decrypt_file`](Self::decrypt_file). There is no new file then.
+    /// The reader's, what is wrong with the stream, or as for [`decrypt_file`](Self::decrypt_file). There is no new file
+    /// then.
     ///
     /// # Cancel safety
     ///

@@ -68,10 +68,10 @@ const MAX_ID_LEN: usize = 200;
 /// <a stream of format 1, of the 32 bytes of the key>
 /// ```
 ///
-/// The line is a [PHC string] without a hash, and ends in one newline. The key of the stream is Argon2id ([RFC 9106]) of the
-/// passphrase with the version, costs and salt of that line, 32 bytes long; the line, without its newline, is the stream's
-/// context. Costs that are read from a file are taken only up to 1 GiB of memory, 64 passes and 64 lanes, and a product of memory
-/// and passes of 4 GiB, so that a changed file cannot occupy the machine for long.
+/// The line is a [PHC string] without a hash, and ends in one newline. The key of the stream is Argon2id ([RFC 9106]) of
+/// the passphrase with the version, costs and salt of that line, 32 bytes long; the line, without its newline, is the
+/// stream's context. Costs that are read from a file are taken only up to 1 GiB of memory, 64 passes and 64 lanes, and a
+/// product of memory and passes of 4 GiB, so that a changed file cannot occupy the machine for long.
 ///
 /// [PHC string]: https://github.com/P-H-C/phc-string-format/blob/master/phc-sf-spec.md
 /// [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::store::{KeyStore, KeyStoreError, blocking, on_the_blocking_pool};
 use crate::key::Key;
 
-/// The account under which the ids are listed: keychains have no search that works alike on all systems. It has a name, because
-/// for the keychain of macOS one without would be any account.
+/// The account under which the ids are listed: keychains have no search that works alike on all systems. It has a name,
+/// because for the keychain of macOS one without would be any account.
 const INDEX: &str = "agcm-ids";
 /// The longest id, in bytes.
 const MAX_ID_LEN: usize = 200;
@@ -26,13 +26,14 @@ static TURN: Mutex<()> = Mutex::new(());
 /// A [`KeyStore`] on the keychain of the operating system: Keychain on macOS, Credential Manager on Windows, and the Secret
 /// Service (GNOME Keyring, KWallet) elsewhere.
 ///
-/// Each key is one entry, whose service is that of the store, and whose account is the id; the secret is the 32 bytes of the
-/// key. An id is 1 to 200 bytes of text without control characters, and not `agcm-ids`: the entry of that account holds the ids,
-/// one a line, because keychains have no search that works alike everywhere. On Windows it has room for about 2500 bytes of ids.
+/// Each key is one entry, whose service is that of the store, and whose account is the id; the secret is the 32 bytes of
+/// the key. An id is 1 to 200 bytes of text without control characters, and not `agcm-ids`: the entry of that account holds
+/// the ids, one a line, because keychains have no search that works alike everywhere. On Windows it has room for about 2500
+/// bytes of ids.
 ///
 /// Operations of one process take turns. Keychains themselves replace what they are told to store, so two *processes* that
-/// store a key under one new id in the same moment may both succeed, and one key is lost; or one of two new ids may be missing
-/// in the list, but not its key. Where several machines or processes make keys, use a service that decides.
+/// store a key under one new id in the same moment may both succeed, and one key is lost; or one of two new ids may be
+/// missing in the list, but not its key. Where several machines or processes make keys, use a service that decides.
 ///
 /// ```no_run
 /// use agcm::{encrypt_snapshot, keystore::KeychainStore};

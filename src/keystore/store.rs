@@ -9,8 +9,8 @@ use crate::key::Key;
 /// Keeps keys by id.
 ///
 /// [`encrypt_snapshot`](crate::encrypt_snapshot) and [`restore_snapshot`](crate::restore_snapshot) take one. It is
-/// `dyn`-compatible, and implemented for `&T`, `Box<T>` and `Arc<T>` as well. [`BoxFuture`] is the one of the crates `futures`
-/// and `futures_core`: a pinned box of a future that is `Send`.
+/// `dyn`-compatible, and implemented for `&T`, `Box<T>` and `Arc<T>` as well. [`BoxFuture`] is the one of the crates
+/// `futures` and `futures_core`: a pinned box of a future that is `Send`.
 ///
 /// ```
 /// use std::{collections::BTreeMap, sync::Mutex};
@@ -114,8 +114,8 @@ macro_rules! forward {
 }
 forward!(&T, Arc<T>, Box<T>);
 
-/// Makes a `KeyStore` out of a type that is `Clone` and has the methods `store_now`, `retrieve_now`, `list_now` and `remove_now`,
-/// which block: they are called on the blocking pool.
+/// Makes a `KeyStore` out of a type that is `Clone` and has the methods `store_now`, `retrieve_now`, `list_now` and
+/// `remove_now`, which block: they are called on the blocking pool.
 macro_rules! on_the_blocking_pool {
     ($store:ty) => {
         impl KeyStore for $store {

@@ -1,7 +1,7 @@
 //! Keys wrapped under a passphrase.
 //!
-//! The form is described at [`DirKeyStore`](super::DirKeyStore). Nothing that a file says may make this take more memory or time
-//! than its limits, and a derived key is wiped like any other.
+//! The form is described at [`DirKeyStore`](super::DirKeyStore). Nothing that a file says may make this take more memory or
+//! time than its limits, and a derived key is wiped like any other.
 
 use std::{fmt, io, sync::Arc};
 
@@ -67,8 +67,8 @@ impl Passphrase {
         }
     }
 
-    /// Sets what it costs to try a passphrase on the keys that are stored from now on: memory in KiB, passes over it, and lanes. Keys
-    /// that were stored before keep their costs.
+    /// Sets what it costs to try a passphrase on the keys that are stored from now on: memory in KiB, passes over it, and
+    /// lanes. Keys that were stored before keep their costs.
     ///
     /// # Errors
     ///
