@@ -101,7 +101,8 @@ def main():
     parser.add_argument("input", metavar="INPUT", nargs="?", default="-")
     args = parser.parse_args()
     for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: leaves no temporary file behind
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it; else as Ctrl-C: leaves no temporary file behind
+            signal.signal(number, signal.default_int_handler)
     try:
         check(len(args.c) <= MAX_CONTEXT, "ContextTooLong", f"{len(args.c)} bytes, over {MAX_CONTEXT}", 2)
         keys = [load_key(path) for path in args.k]
@@ -114,6 +115,5 @@ def main():
         name, text, status = error.args if isinstance(error, Fault) else (type(error).__name__, str(error) or "stopped", 1)
         print(f"recover.py: {name}: {text}", file=sys.stderr)
         return status
-
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,8 @@
 use std::{error, fmt, io, path::Path};
 
 use crate::{
-    error::Error,
+    blocking,
+    error::{Error, at},
     file::FileOptions,
     file::target::is_in_place,
     key::Key,
@@ -110,18 +111,21 @@ impl FileOptions {
     ) -> Result<u64, SnapshotError> {
         let options = self.chosen_encrypt_options().context(id)?;
         let key = Key::generate();
+        let before = exists(dst.as_ref()).await?;
         keys.store(id, &key).await?;
+        if !before && exists(dst.as_ref()).await? {
+            // It may be the key itself that is there now.
+            let words = "something of this name has just come into being, and is not replaced";
+            let error = at(dst.as_ref(), "creating", io::Error::new(io::ErrorKind::AlreadyExists, words));
+            return Err(without_key(keys, id, error.into()).await);
+        }
         let result = self.clone().encrypt_options(options).encrypt_file(src, dst, &key).await;
         let error = match result {
             Ok(len) => return Ok(len),
             Err(error) if is_in_place(&error) => return Err(error.into()),
             Err(error) => SnapshotError::from(error),
         };
-        // No file was published, so nothing needs the key.
-        match keys.remove(id).await {
-            Ok(()) => Err(error),
-            Err(removing) => Err(SnapshotError::KeyLeft { id: id.to_owned(), error: Box::new(error), removing }),
-        }
+        Err(without_key(keys, id, error).await)
     }
 
     /// As the function [`restore_snapshot`], with these options. The context of
@@ -151,6 +155,20 @@ impl FileOptions {
     }
 }
 
+/// Removes the key of a snapshot that was not published, so that nothing needs it.
+async fn without_key(keys: &dyn KeyStore, id: &str, error: SnapshotError) -> SnapshotError {
+    match keys.remove(id).await {
+        Ok(()) => error,
+        Err(removing) => SnapshotError::KeyLeft { id: id.to_owned(), error: Box::new(error), removing },
+    }
+}
+
+/// Whether there is anything at a path, or where it leads.
+async fn exists(path: &Path) -> io::Result<bool> {
+    let path = path.to_owned();
+    blocking::io(move || Ok(path.metadata().is_ok())).await
+}
+
 /// What keeps a snapshot from being made or restored.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -161,7 +179,7 @@ pub enum SnapshotError {
     Stream(Error),
     /// The key store.
     KeyStore(KeyStoreError),
-    /// No file was published, and the key that was stored for it could not be removed: remove it, or use another id.
+    /// No file was published, and removing the key that was stored for it failed: remove it, or use another id.
     KeyLeft {
         /// The id of the key.
         id: String,
@@ -180,8 +198,8 @@ impl fmt::Display for SnapshotError {
             Self::KeyStore(error) => error.fmt(f),
             Self::KeyLeft { id, error, removing } => write!(
                 f,
-                "{error}; and the key {id:?}, which nothing needs now, could not be removed: {removing}; remove it before \
-                 trying again with this id"
+                "{error}; and the key {id:?}, which nothing needs now, may be left, as removing it failed: {removing}; remove it \
+                 before trying again with this id"
             ),
         }
     }

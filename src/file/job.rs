@@ -64,10 +64,15 @@ impl NewFile {
     pub(super) fn create(&self) -> io::Result<Target> {
         let target = Target::create(&self.path, self.visibility.clone(), self.existing)?;
         #[cfg(unix)]
+        let mut target = target;
+        #[cfg(unix)]
         if let Some(like) = &self.source {
             use std::os::unix::fs::{MetadataExt, fchown};
-            // Only root may give files away, and a group only who is in it: for others the file is theirs, as any new file.
-            let _ = fchown(target.file(), Some(like.uid()), Some(like.gid()));
+            // Only root may give files away, and to a group only who is in it. For others the file is theirs, as any new file.
+            let given = fchown(target.file(), Some(like.uid()), Some(like.gid()));
+            if given.or_else(|_| fchown(target.file(), None, Some(like.gid()))).is_err() {
+                target.withhold_from_group();
+            }
         }
         Ok(target)
     }

@@ -98,6 +98,8 @@ impl FileOptions {
     /// If a symbolic link is there, the file that it leads to is replaced. A folder, a device or a pipe never is; neither
     /// is the source, except by [`rekey_file`](Self::rekey_file). Other files are not looked at: what a reader reads from,
     /// or the file of a key, is replaced if it is named.
+    ///
+    /// If the folder cannot be synced at the very end, the new file is in its place already, and the error says so.
     pub fn overwrite(self, overwrite: bool) -> Self {
         Self { existing: if overwrite { Existing::Replace } else { Existing::Keep }, ..self }
     }

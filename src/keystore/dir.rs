@@ -35,7 +35,7 @@ const MAX_ID_LEN: usize = 200;
 /// An id is 1 to 200 ASCII letters, digits, `.`, `_` and `-`, and begins with a letter, a digit or `_`. On file systems that
 /// don't tell upper case from lower case, ids that differ only by that are one.
 ///
-/// On Unix the folder has mode 0700 and the files 0600. The folder is made by the first [`store`](KeyStore::store). If others
+/// On Unix the folder has mode 0700 and the files 0600. The folder, but not those above it, is made by the first [`store`](KeyStore::store). If others
 /// than the owner have any right to it or to a file, that is
 /// [`UnsafePermissions`](KeyStoreError::UnsafePermissions). Elsewhere, keep the folder where only you may read.
 /// Who the owner is is not looked at: root may use the keys of others.

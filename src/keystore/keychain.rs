@@ -147,9 +147,12 @@ impl KeychainStore {
             Err(Error::NoEntry) => return Err(KeyStoreError::NoSuchId(id.to_owned())),
             Err(error) => return Err(broken(error)),
         }
-        let mut ids = self.ids()?;
-        ids.retain(|listed| listed != id);
-        self.set_ids(&ids)
+        // The key is gone. A line that is left is not listed.
+        let _ = self.ids().and_then(|mut ids| {
+            ids.retain(|listed| listed != id);
+            self.set_ids(&ids)
+        });
+        Ok(())
     }
 
     /// The ids that were listed, in order.

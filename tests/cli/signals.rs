@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     folder::Folder,
     tool::{
-        Run, Running, agcm, folder, folder_with_stream, one_line, partials, plain_agcm, plaintext, read, text, until,
+        Run, Running, agcm, folder, folder_with_stream, in_folder, one_line, partials, plain_agcm, plaintext, read,
+        text, until,
     },
 };
 
@@ -246,4 +247,39 @@ fn whoever_cannot_wait_asks_twice() {
     let output = running.output();
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(143), ""));
     assert!(!folder.path("new").exists());
+}
+
+/// As `nohup` has it, or a script that runs it in the background.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_whoever_started_it_ignores_does_not_stop_it() {
+    let folder = folder();
+    let mut command = Command::new("sh");
+    let line = format!("trap '' HUP INT; exec {} encrypt -k key -o new", env!("CARGO_BIN_EXE_agcm"));
+    command.args(["-c", &line]);
+    let mut running = Running::with_pipes(&mut in_folder(command, &folder));
+    let mut stdin = running.stdin();
+    stdin.write_all(&plaintext(10_000)).unwrap();
+    until("a file is being written", || partials(&folder) == 1);
+    send(&mut running, Signal::HUP);
+    send(&mut running, Signal::INT);
+    stdin.write_all(&plaintext(10_000)).unwrap();
+    drop(stdin);
+    assert_eq!(running.output().status.code(), Some(0));
+    let plain = agcm(&folder, "decrypt -k key new").succeeds();
+    assert!(plain == [plaintext(10_000), plaintext(10_000)].concat());
+}
+
+/// The ids are more than a pipe holds.
+#[test]
+fn what_is_printed_to_nobody_is_stopped_as_well() {
+    let folder = folder();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a key -o sealed").succeeds();
+    for i in 0..600 {
+        fs::copy(folder.path("keys/a.key"), folder.path(&format!("keys/{i:0200}.key"))).unwrap();
+    }
+    let mut running = Running::with_pipes(&mut plain_agcm(&folder, "keys --keys keys list"));
+    running.child().stdout.as_mut().unwrap().read_exact(&mut [0; 100]).unwrap();
+    send(&mut running, Signal::TERM);
+    assert_stopped(&running.output(), 143);
 }

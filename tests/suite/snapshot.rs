@@ -497,3 +497,19 @@ mod in_the_middle {
         folder.assert_holds(&["dst", "pipe"]);
     }
 }
+
+/// The store makes a file where the snapshot would be.
+#[tokio::test]
+async fn a_snapshot_never_takes_the_place_of_its_own_key() {
+    let folder = Folder::new();
+    let src = folder.write("src", "rows");
+    let keys = DirKeyStore::new(folder.path("keys"));
+    let options = FileOptions::new().overwrite(true);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("keys/id.key", folder.path("link")).unwrap();
+    for dst in ["keys/id.key", if cfg!(unix) { "link" } else { "keys/id.key" }] {
+        let error = options.encrypt_snapshot(&src, folder.path(dst), &keys, "id").await.unwrap_err();
+        assert!(matches!(&error, SnapshotError::Io(error) if error.kind() == ErrorKind::AlreadyExists), "{error}");
+        assert!(keys.list().await.unwrap().is_empty(), "and it is removed");
+    }
+}

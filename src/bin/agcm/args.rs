@@ -10,7 +10,7 @@ use clap_complete::Shell;
 ///
 /// INPUT and OUTPUT are files; `-`, or nothing, is standard input and standard output. An OUTPUT file appears whole or not at
 /// all, and replaces another only with -f. What goes to standard output has been authenticated, but only exit status 0
-/// says that it was all. Where a command needs a file and no pipe, it says so.
+/// says that it was all. The commands cat, rekey and snapshot need files.
 #[derive(Debug, Parser)]
 #[command(name = "agcm", version, propagate_version = true, after_help = EXIT_STATUS, max_term_width = 100)]
 pub(crate) struct Arguments {

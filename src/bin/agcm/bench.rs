@@ -5,7 +5,7 @@
 
 use std::{
     hint::black_box,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -49,16 +49,14 @@ pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure
     }
     let lines = run.unless_cancelled(measure(&data)).await?;
     let best = pick(&lines);
-    let mut out = io::stdout().lock();
-    let mut print = |text: String| out.write_all(text.as_bytes()).map_err(Failure::from);
-    print(format!("{} from memory, one core, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1))?;
-    print("chunk size   encrypt MiB/s   decrypt MiB/s   overhead\n".to_owned())?;
+    let mut table = format!("{} from memory, one core, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1);
+    table += "chunk size   encrypt MiB/s   decrypt MiB/s   overhead\n";
     for Line { size, encrypt, decrypt } in &lines {
         let overhead = 100.0 * 20.0 / size.0 as f64;
         let mark = if *size == best { "  <- as fast as any, and the smallest" } else { "" };
-        print(format!("{:>10}   {encrypt:>13}   {decrypt:>13}   {overhead:>6.3} %{mark}\n", size.to_string()))?;
+        table += &format!("{:>10}   {encrypt:>13}   {decrypt:>13}   {overhead:>6.3} %{mark}\n", size.to_string());
     }
-    print(format!("agcm encrypt --chunk-size {best}\n"))
+    run.print(format!("{table}agcm encrypt --chunk-size {best}\n")).await
 }
 
 async fn read(path: &Path) -> io::Result<Vec<u8>> {

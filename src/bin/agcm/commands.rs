@@ -9,6 +9,7 @@ use agcm::{
 use clap::CommandFactory;
 use tokio::io::{AsyncRead, BufReader, copy_buf, sink};
 use tokio_util::io::StreamReader;
+use zeroize::Zeroizing;
 
 use crate::{
     args::{Arguments, ByteRange, Command, Size},
@@ -17,7 +18,7 @@ use crate::{
     failure::{Failure, unless_forced},
     guards::{keep_keys_from, needs_name},
     keys, snapshots,
-    streams::{Input, Output, Run, print, print_bytes},
+    streams::{Input, Output, Run},
     terminal::binary_to_terminal,
 };
 
@@ -25,7 +26,7 @@ type Result<T = ()> = std::result::Result<T, Failure>;
 
 pub(crate) async fn run(run: &Run, command: Command) -> Result {
     match command {
-        Command::Keygen { output } => keygen(output).await,
+        Command::Keygen { output } => keygen(run, output).await,
         Command::Encrypt { key, context, chunk_size, force, files } => {
             let options = encrypt_options(chunk_size.chunk_size, context.context)?;
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
@@ -67,22 +68,22 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
             import(run, old, new, options, force.force, input, output).await
         }
         Command::Snapshot(command) => snapshots::run(run, command).await,
-        Command::Keys { keys, command } => snapshots::keys(keys, command).await,
+        Command::Keys { keys, command } => snapshots::keys(run, keys, command).await,
         Command::Bench { input } => bench::run(run, input).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "agcm", &mut script);
-            print_bytes(&script)
+            run.print(script).await
         }
         Command::Man => {
             let mut page = Vec::new();
             manual(&mut page)?;
-            print_bytes(&page)
+            run.print(page).await
         }
     }
 }
 
-async fn keygen(output: Option<PathBuf>) -> Result {
+async fn keygen(run: &Run, output: Option<PathBuf>) -> Result {
     let key = Key::generate();
     match Output::new(output) {
         Output::File(path) => Ok(key.write_file(path).await?),
@@ -91,8 +92,7 @@ async fn keygen(output: Option<PathBuf>) -> Result {
         }
         Output::Stdout => {
             let hex = key.expose_hex();
-            print(&hex)?;
-            print("\n")
+            run.print(Zeroizing::new(format!("{}\n", *hex)).as_bytes()).await
         }
     }
 }
@@ -163,7 +163,7 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
     if run.quiet {
         Ok(())
     } else {
-        print(&format!("{}: whole and authentic, {len} bytes of plaintext\n", input.name()))
+        run.print(format!("{}: whole and authentic, {len} bytes of plaintext\n", input.name())).await
     }
 }
 
@@ -186,7 +186,7 @@ async fn look(run: &Run, json: bool, input: Input) -> Result {
             inspect(reader).await.map_err(|error| Failure::from(error).about(&input.name()))
         })
         .await?;
-    print(&if json { as_json(&found) } else { as_text(&found) })?;
+    run.print(if json { as_json(&found) } else { as_text(&found) }).await?;
     match found.problem {
         Some(problem) => Err(Failure::from(problem).about(&input.name())),
         None => Ok(()),
@@ -252,7 +252,8 @@ async fn cat(
     let input = Input::File(input);
     let Input::File(path) = &input else { unreachable!("it was made a file") };
     let opening = |error| Failure::from(error).about(&input.name());
-    let file = PositionedFile::open(path).await.map_err(Failure::from)?;
+    let open = async { PositionedFile::open(path).await.map_err(Failure::from) };
+    let file = run.unless_cancelled(open).await?;
     let reader = RangeReader::open_with_options(file, keys, &options).await.map_err(opening)?;
     let stream = reader.stream(range.of(reader.len())).map_err(|error| Failure::from(error).about(&input.name()))?;
     run.copy(StreamReader::new(stream), &input, &Output::Stdout, force).await

@@ -3,7 +3,8 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,6 @@ use agcm::{
     Error, Key, KeyRing,
     keystore::{DirKeyStore, Passphrase},
 };
-use tokio::{fs::File, io::AsyncReadExt};
 use zeroize::Zeroizing;
 
 use crate::{failure::Failure, guards::needs_name};
@@ -81,7 +81,9 @@ pub(crate) async fn store(folder: &Path, passphrase_file: Option<&Path>) -> Resu
         (Some(file), _) => {
             needs_name(file)?;
             let reading = |error| Failure::from(error).about(&format!("reading the passphrase file {file:?}"));
-            read_line(file).await.map_err(reading)?
+            let path = file.to_owned();
+            let line = tokio::task::spawn_blocking(move || read_line(&path)).await;
+            line.map_err(io::Error::other).and_then(|line| line).map_err(reading)?
         }
         (None, Some(passphrase)) => Zeroizing::new(passphrase.into_encoded_bytes()),
         (None, None) => return Ok(store),
@@ -94,12 +96,12 @@ pub(crate) async fn store(folder: &Path, passphrase_file: Option<&Path>) -> Resu
 }
 
 /// The one line of a short file, which an editor may have ended.
-async fn read_line(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read_line(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut content = Zeroizing::new(Vec::with_capacity(MAX_PASSPHRASE_FILE_LEN + 64));
-    File::open(path).await?.take(MAX_PASSPHRASE_FILE_LEN as u64).read_to_end(&mut content).await?;
+    File::open(path)?.take(MAX_PASSPHRASE_FILE_LEN as u64).read_to_end(&mut content)?;
     let line = content.strip_suffix(b"\n").map_or(&content[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
     if line.contains(&b'\n') || content.len() == MAX_PASSPHRASE_FILE_LEN {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not one line of at most 4 KiB"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not one line of less than 4 KiB"));
     }
     Ok(Zeroizing::new(line.to_vec()))
 }

@@ -16,7 +16,7 @@ mod snapshots;
 mod streams;
 mod terminal;
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, sync::LazyLock};
 
 use clap::Parser;
 use tokio::runtime::Builder;
@@ -89,12 +89,14 @@ async fn signal() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
 
     async fn one(kind: SignalKind, number: u8) -> u8 {
-        match signal(kind) {
-            Ok(mut signal) => {
+        // What was started with `nohup`, or in the background of a script, is not to be stopped.
+        let listening = if is_ignored(number) { None } else { signal(kind).ok() };
+        match listening {
+            Some(mut signal) => {
                 signal.recv().await;
                 number
             }
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -103,6 +105,18 @@ async fn signal() -> u8 {
         number = one(SignalKind::terminate(), 15) => number,
         number = one(SignalKind::hangup(), 1) => number,
     }
+}
+
+/// Whether whoever started this has it ignore a signal; known on Linux only.
+#[cfg(unix)]
+fn is_ignored(number: u8) -> bool {
+    // As it was before anything listened for a signal.
+    static IGNORED: LazyLock<u64> = LazyLock::new(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    });
+    *IGNORED >> (number - 1) & 1 == 1
 }
 
 #[cfg(not(unix))]

@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     guards::{keep_keys_from, needs_name},
     keys,
-    streams::{Run, print},
+    streams::Run,
 };
 
 pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
@@ -54,19 +54,19 @@ pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
             if run.quiet {
                 Ok(())
             } else {
-                print(&format!("{input:?}: whole and authentic, {len} bytes of plaintext\n"))
+                run.print(format!("{input:?}: whole and authentic, {len} bytes of plaintext\n")).await
             }
         }
     }
 }
 
-pub(crate) async fn keys(folder: Option<PathBuf>, command: KeysCommand) -> Result<(), Failure> {
+pub(crate) async fn keys(run: &Run, folder: Option<PathBuf>, command: KeysCommand) -> Result<(), Failure> {
     let folder = folder.ok_or_else(|| Failure::usage("which key store? give its folder with --keys DIR"))?;
     let keys = DirKeyStore::new(folder);
     match command {
         KeysCommand::List => {
             let ids = keys.list().await?;
-            print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())
+            run.print(ids.iter().map(|id| format!("{id}\n")).collect::<String>()).await
         }
         KeysCommand::Remove { id } => Ok(keys.remove(&id).await?),
     }

@@ -5,10 +5,9 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     pin::Pin,
-    str,
 };
 
 use agcm::FileOptions;
@@ -188,6 +187,17 @@ impl Run {
         self.unless_cancelled(copy).await
     }
 
+    /// Writes to standard output, whatever that is: whoever reads it may keep one waiting.
+    pub(crate) async fn print(&self, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+        let writing = |error: io::Error| Failure::from(error).about("writing the output");
+        let print = async {
+            let mut stdout = stdout().map_err(writing)?;
+            stdout.write_all(bytes.as_ref()).await.map_err(writing)?;
+            stdout.flush().await.map_err(writing)
+        };
+        self.unless_cancelled(print).await
+    }
+
     /// Drops work that is not wanted any more.
     pub(crate) async fn unless_cancelled<T>(
         &self,
@@ -196,17 +206,4 @@ impl Run {
         let result = self.cancel.run_until_cancelled(work).await;
         result.unwrap_or_else(|| Err(Failure::other("stopped")))
     }
-}
-
-/// To standard output, whatever that is.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    print_bytes(text.as_bytes())
-}
-
-pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::from(error).about("writing the output"))
 }
