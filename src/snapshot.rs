@@ -7,8 +7,7 @@ use std::{error, fmt, io, path::Path};
 use crate::{
     blocking,
     error::{Error, at},
-    file::FileOptions,
-    file::target::is_in_place,
+    file::{FileOptions, target::is_in_place},
     key::Key,
     keystore::{KeyStore, KeyStoreError},
 };

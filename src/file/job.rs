@@ -23,13 +23,15 @@ pub(super) struct NewFile {
     existing: Existing,
     /// What the source was when the work began, if this is to succeed it.
     source: Option<Metadata>,
-    /// It takes the place of the source, whose permissions and owner it should have.
+    /// It takes the place of the source.
     in_place: bool,
+    /// It has the permissions of the source, which are meant for its owner and group.
+    inherits: bool,
 }
 
 impl NewFile {
     pub(super) fn new(path: &Path, visibility: Visibility, existing: Existing) -> Self {
-        Self { path: path.to_owned(), visibility, existing, source: None, in_place: false }
+        Self { path: path.to_owned(), visibility, existing, source: None, in_place: false, inherits: false }
     }
 
     /// May take the place of the source, if it has the same name; and has its permissions, unless others were chosen.
@@ -43,6 +45,7 @@ impl NewFile {
         }
         if let Visibility::Umask = self.visibility {
             self.visibility = Visibility::Exactly(metadata.permissions());
+            self.inherits = true;
         }
         self.source = Some(metadata);
         Ok(self)
@@ -70,7 +73,8 @@ impl NewFile {
             use std::os::unix::fs::{MetadataExt, fchown};
             // Only root may give files away, and to a group only who is in it. For others the file is theirs, as any new file.
             let given = fchown(target.file(), Some(like.uid()), Some(like.gid()));
-            if given.or_else(|_| fchown(target.file(), None, Some(like.gid()))).is_err() {
+            let given = given.or_else(|_| fchown(target.file(), None, Some(like.gid())));
+            if given.is_err() && self.inherits {
                 target.withhold_from_group();
             }
         }
