@@ -34,8 +34,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. `passphrase` wraps the keys of a [`DirKeyStore`](keystore::DirKeyStore) under a passphrase, `keyring` adds a
-//! key store on the keychain of the operating system, and `cli` is the command line, `agcm`.
+//! None is on by default. `passphrase` wraps the keys of a [`DirKeyStore`](keystore::DirKeyStore) under a passphrase,
+//! `keyring` (Rust 1.88) adds a key store on the keychain of the operating system, and `cli` is the command line, `agcm`.
 //!
 //! # Files
 //!
