@@ -452,6 +452,15 @@ fn assert_wipes(what: &str, run: impl FnOnce(&[u8])) {
     assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 1, "the test sees what it looks for");
 }
 
+/// Takes this much of what a reader has.
+fn consume(reader: &mut (impl AsyncBufRead + Unpin), mut left: usize) {
+    while left > 0 {
+        let n = block_on(reader.fill_buf()).unwrap().len().min(left);
+        reader.consume(n);
+        left -= n;
+    }
+}
+
 #[test]
 fn secrets_are_wiped_before_their_memory_is_freed() {
     let key = Key::generate();
@@ -483,28 +492,14 @@ fn secrets_are_wiped_before_their_memory_is_freed() {
         let stream = go_stream(key.expose_bytes(), [7; 12], u32::try_from(CHUNK).unwrap(), &chunks);
         for wanted in [10, 120, CHUNK, CHUNK + 1100] {
             let mut reader = GoReader::new(&stream[..], &key);
-            block_on(async {
-                let mut left = wanted;
-                while left > 0 {
-                    let n = reader.fill_buf().await.unwrap().len().min(left);
-                    reader.consume(n);
-                    left -= n;
-                }
-            });
+            consume(&mut reader, wanted);
         }
     });
     assert_wipes("a reader, dropped", |plaintext| {
         let stream = irregular(plaintext);
         for wanted in [10, 100, 120, CHUNK, CHUNK + 500] {
             let mut reader = DecryptReader::new(&stream[..], &key);
-            block_on(async {
-                let mut left = wanted;
-                while left > 0 {
-                    let n = reader.fill_buf().await.unwrap().len().min(left);
-                    reader.consume(n);
-                    left -= n;
-                }
-            });
+            consume(&mut reader, wanted);
         }
     });
     assert_wipes("a reader, at its end", |plaintext| {

@@ -160,11 +160,7 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
         run.unless_cancelled(read).await?
     };
     drop(bar);
-    if run.quiet {
-        Ok(())
-    } else {
-        run.print(format!("{}: whole and authentic, {len} bytes of plaintext\n", input.name())).await
-    }
+    run.print_whole(&input, len).await
 }
 
 /// Says which input it was. What is wrong with the output says so by itself.

@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     guards::{keep_keys_from, needs_name},
     keys,
-    streams::Run,
+    streams::{Input, Run},
 };
 
 pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
@@ -51,11 +51,7 @@ pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
             let options = options.decrypt_options(DecryptOptions::new().context(&store.id)?);
             let len = options.verify_file(&input, key).await?;
             drop(bar);
-            if run.quiet {
-                Ok(())
-            } else {
-                run.print(format!("{input:?}: whole and authentic, {len} bytes of plaintext\n")).await
-            }
+            run.print_whole(&Input::File(input), len).await
         }
     }
 }

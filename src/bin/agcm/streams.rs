@@ -187,6 +187,14 @@ impl Run {
         self.unless_cancelled(copy).await
     }
 
+    /// Says that an input was authenticated to its end.
+    pub(crate) async fn print_whole(&self, input: &Input, len: u64) -> Result<(), Failure> {
+        if self.quiet {
+            return Ok(());
+        }
+        self.print(format!("{}: whole and authentic, {len} bytes of plaintext\n", input.name())).await
+    }
+
     /// Writes to standard output, whatever that is: whoever reads it may keep one waiting.
     pub(crate) async fn print(&self, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
         let writing = |error: io::Error| Failure::from(error).about("writing the output");
