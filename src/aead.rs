@@ -23,14 +23,26 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Unauthentic;
 
-/// A frame's body that is to be opened, and where the plaintext goes.
+/// A frame's body that is to be sealed or opened, and where the result goes.
 pub(crate) enum Body<'a> {
     InPlace(&'a mut [u8]),
     /// Both are of one length.
     Into {
-        ciphertext: &'a [u8],
-        plaintext: &'a mut [u8],
+        from: &'a [u8],
+        to: &'a mut [u8],
     },
+}
+
+impl<'a> Body<'a> {
+    fn into_buf(self) -> InOutBuf<'a, 'a, u8> {
+        match self {
+            Self::InPlace(body) => body.into(),
+            Self::Into { from, to } => match InOutBuf::new(from, to) {
+                Ok(body) => body,
+                Err(_) => unreachable!("whoever makes a body cuts both sides to one length"),
+            },
+        }
+    }
 }
 
 /// The key of one stream, ready to seal and open its frames.
@@ -61,10 +73,10 @@ impl StreamKey {
         matches.then(|| secrets.into_stream_key(prelude.header.nonce))
     }
 
-    /// Encrypts `body` in place and returns its tag.
-    pub(crate) fn seal(&self, kind: Kind, position: u64, body: &mut [u8]) -> [u8; TAG_LEN] {
+    /// Encrypts `body` and returns its tag.
+    pub(crate) fn seal(&self, kind: Kind, position: u64, body: Body<'_>) -> [u8; TAG_LEN] {
         let nonce = self.nonce(kind, position);
-        match self.cipher.encrypt_inout_detached(&nonce, b"", body.into()) {
+        match self.cipher.encrypt_inout_detached(&nonce, b"", body.into_buf()) {
             Ok(tag) => tag.into(),
             Err(_) => unreachable!("AES-GCM takes 64 GiB under one nonce, and a frame has at most 16 MiB"),
         }
@@ -74,11 +86,7 @@ impl StreamKey {
     pub(crate) fn open(&self, kind: Kind, position: u64, body: Body<'_>, tag: &[u8]) -> Result<(), Unauthentic> {
         let nonce = self.nonce(kind, position);
         let tag: [u8; TAG_LEN] = tag.try_into().map_err(|_| Unauthentic)?;
-        let body = match body {
-            Body::InPlace(body) => body.into(),
-            Body::Into { ciphertext, plaintext } => InOutBuf::new(ciphertext, plaintext).map_err(|_| Unauthentic)?,
-        };
-        self.cipher.decrypt_inout_detached(&nonce, b"", body, &Tag::from(tag)).map_err(|_| Unauthentic)
+        self.cipher.decrypt_inout_detached(&nonce, b"", body.into_buf(), &Tag::from(tag)).map_err(|_| Unauthentic)
     }
 
     /// What the body of a final frame says, tag included; `None` if it does not authenticate, or says nothing sensible.

@@ -176,7 +176,7 @@ impl Decryptor {
             Look::Data { len } => len,
         };
         let (ciphertext, tag) = input[WORD_LEN..].split_at(len);
-        self.open_data(len, Body::Into { ciphertext, plaintext: &mut out[..len] }, tag)?;
+        self.open_data(len, Body::Into { from: ciphertext, to: &mut out[..len] }, tag)?;
         Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: 0..len })
     }
 

@@ -8,7 +8,7 @@ use std::{fmt, io};
 use bytes::BufMut;
 
 use crate::{
-    aead::StreamKey,
+    aead::{Body, StreamKey},
     error::Error,
     format::{
         FINAL_FRAME_LEN, FRAME_OVERHEAD, Header, Kind, NONCE_LEN, PRELUDE_LEN, SALT_LEN, TAG_LEN, TRAILER_LEN, Tally,
@@ -185,7 +185,7 @@ fn seal_frame(key: &StreamKey, kind: Kind, position: u64, frame: &mut [u8]) {
     let (head, tag) = frame.split_at_mut(frame.len() - TAG_LEN);
     let (word, body) = head.split_at_mut(WORD_LEN);
     word.copy_from_slice(&kind.word(body.len() + TAG_LEN));
-    tag.copy_from_slice(&key.seal(kind, position, body));
+    tag.copy_from_slice(&key.seal(kind, position, Body::InPlace(body)));
 }
 
 impl fmt::Debug for Encryptor {

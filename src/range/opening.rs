@@ -115,7 +115,7 @@ impl Opening {
         }
         if part == frame {
             self.plaintext.resize(opened + len, 0);
-            let body = Body::Into { ciphertext, plaintext: &mut self.plaintext[opened..] };
+            let body = Body::Into { from: ciphertext, to: &mut self.plaintext[opened..] };
             if let Err(error) = self.stream.open_body(&self.place, body, tag) {
                 self.plaintext.truncate(opened);
                 return Err(error);
