@@ -3,12 +3,12 @@
 //! Every adapter that decrypts stands on [`Decryptor`]. It must never let a plaintext byte out before the tag over it was
 //! checked, never call a stream whole before its final frame was, and never forget an error.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use crate::{
     aead::{Body, StreamKey},
     error::Error,
-    format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, Tally, WORD_LEN, Word},
+    format::{ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, Tally, WORD_LEN, Word},
     key::KeyRing,
     options::DecryptOptions,
 };
@@ -103,7 +103,7 @@ enum State {
 }
 
 struct Frames {
-    key: StreamKey,
+    key: Arc<StreamKey>,
     tally: Tally,
 }
 
@@ -167,17 +167,26 @@ impl Decryptor {
         Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: WORD_LEN..WORD_LEN + len })
     }
 
-    /// Takes the next step; the plaintext of a data frame goes to the front of `out`, which has room for it.
-    ///
-    /// No byte of a frame that failed was written to `out`.
-    pub(crate) fn open_into(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, Error> {
+    /// Takes the next step, but opens no data frame: goes on behind it as if it were authentic. Whoever has deferred frames must
+    /// open them all before anything that was said behind them counts, and [fail](Self::fail) the stream if one is bad.
+    pub(crate) fn defer(&mut self, input: &[u8]) -> Result<Deferral, Error> {
         let len = match self.look(input)? {
-            Look::Step(step) => return Ok(step),
+            Look::Step(step) => return Ok(Deferral::Step(step)),
             Look::Data { len } => len,
         };
-        let (ciphertext, tag) = input[WORD_LEN..].split_at(len);
-        self.open_data(len, Body::Into { from: ciphertext, to: &mut out[..len] }, tag)?;
-        Ok(Step::Data { consumed: FRAME_OVERHEAD + len, plaintext: 0..len })
+        let State::Frames(Frames { key, tally }) = &mut self.state else {
+            unreachable!("look finds data frames only between start and end");
+        };
+        let deferred = Deferred {
+            key: key.clone(),
+            chunk_size: tally.chunk_size(),
+            position: tally.total(),
+            frame: tally.frames(),
+            at: self.at,
+        };
+        tally.add(len);
+        self.at += (FRAME_OVERHEAD + len) as u64;
+        Ok(Deferral::Data { consumed: FRAME_OVERHEAD + len, deferred })
     }
 
     /// Says that no input comes after the `left` bytes that the last step did not use up.
@@ -210,7 +219,7 @@ impl Decryptor {
     }
 
     /// The chunk size, once it may be believed: a data frame was opened, so its sender knows the key. Header and key frame alone
-    /// can be replayed by anyone who saw them.
+    /// can be replayed by anyone who saw them. (Not to be asked where frames are deferred.)
     pub(crate) fn trusted_chunk_size(&self) -> Option<usize> {
         match &self.state {
             State::Frames(frames) if frames.tally.frames() > 0 => self.chunk_size(),
@@ -249,7 +258,7 @@ impl Decryptor {
                 };
                 let key = StreamKey::find(keys, &prelude, options.context.as_bytes())?;
                 let tally = Tally::new(prelude.header.chunk_size);
-                self.state = State::Frames(Frames { key, tally });
+                self.state = State::Frames(Frames { key: Arc::new(key), tally });
                 self.at = PRELUDE_LEN as u64;
                 Ok(Look::Step(Step::Start { consumed: PRELUDE_LEN }))
             }
@@ -301,16 +310,8 @@ impl Decryptor {
         Ok(())
     }
 
-    /// Fails the stream at the data frame before this place, which has `len` bytes with all that belongs to it.
-    pub(crate) fn take_back(&mut self, len: usize) {
-        if let State::Frames(frames) = &self.state {
-            let error = Error::Corrupt { frame: frames.tally.frames() - 1, at: self.at - len as u64 };
-            self.fail(error);
-        }
-    }
-
     /// From now on every step fails with `error`. The stream key is wiped.
-    fn fail(&mut self, error: Error) -> Error {
+    pub(crate) fn fail(&mut self, error: Error) -> Error {
         self.state = State::Failed(error);
         error
     }
@@ -320,6 +321,65 @@ impl Frames {
     /// Whether a final frame's body authenticates, and says of the stream what was found.
     fn is_described_by(&self, body: &[u8]) -> bool {
         self.key.open_trailer(body) == Some(self.tally.trailer())
+    }
+}
+
+/// What [`Decryptor::defer`] made of its input.
+pub(crate) enum Deferral {
+    /// Any step but a data frame.
+    Step(Step),
+    /// A whole data frame, which is still to be opened.
+    Data { consumed: usize, deferred: Deferred },
+}
+
+/// Where data frames stand in their stream that lie one behind the other, and are still to be opened.
+///
+/// It may go to another thread.
+pub(crate) struct Deferred {
+    key: Arc<StreamKey>,
+    chunk_size: ChunkSize,
+    position: u64,
+    frame: u64,
+    at: u64,
+}
+
+impl Deferred {
+    /// What is to be said if the next frame is bad.
+    pub(crate) fn error(&self) -> Error {
+        Error::Corrupt { frame: self.frame, at: self.at }
+    }
+
+    /// Opens the first of these frames where it lies, and moves on behind it. Says where its plaintext is.
+    pub(crate) fn open_in_place(&mut self, frames: &mut [u8]) -> Result<Range<usize>, Error> {
+        let plaintext = self.plaintext(frames)?;
+        let (body, tag) = frames[WORD_LEN..].split_at_mut(plaintext.len());
+        self.open(Body::InPlace(body), &tag[..TAG_LEN], plaintext.len())?;
+        Ok(plaintext)
+    }
+
+    /// Opens the first of these frames into the front of `out`, which has room for it, and moves on behind it. Says how long its
+    /// plaintext is.
+    pub(crate) fn open_into(&mut self, frames: &[u8], out: &mut [u8]) -> Result<usize, Error> {
+        let len = self.plaintext(frames)?.len();
+        let (from, tag) = frames[WORD_LEN..].split_at(len);
+        self.open(Body::Into { from, to: &mut out[..len] }, &tag[..TAG_LEN], len)?;
+        Ok(len)
+    }
+
+    /// Where the plaintext of the first of these frames is, or will be.
+    pub(crate) fn plaintext(&self, frames: &[u8]) -> Result<Range<usize>, Error> {
+        match Word::parse(&frames[..WORD_LEN], self.chunk_size) {
+            Ok(Word::Data(len)) => Ok(WORD_LEN..WORD_LEN + len),
+            _ => Err(self.error()),
+        }
+    }
+
+    fn open(&mut self, body: Body<'_>, tag: &[u8], len: usize) -> Result<(), Error> {
+        self.key.open(Kind::Data, self.position, body, tag).map_err(|_| self.error())?;
+        self.position += len as u64;
+        self.frame += 1;
+        self.at += (FRAME_OVERHEAD + len) as u64;
+        Ok(())
     }
 }
 

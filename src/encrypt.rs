@@ -3,7 +3,7 @@
 //! Every adapter that encrypts stands on [`Encryptor`]. It must never seal two things under one nonce: it owns the position,
 //! is not `Clone`, and [`Encryptor::finish`] consumes it.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use bytes::BufMut;
 
@@ -57,7 +57,7 @@ use crate::{
 /// # Ok::<(), io::Error>(())
 /// ```
 pub struct Encryptor {
-    key: StreamKey,
+    key: Arc<StreamKey>,
     tally: Tally,
 }
 
@@ -84,7 +84,7 @@ impl Encryptor {
     ) -> (Self, [u8; PRELUDE_LEN]) {
         let chunk_size = options.chunk_size;
         let (key, prelude) = StreamKey::start(key, Header { nonce, chunk_size }, salt, options.context.as_bytes());
-        (Self { key, tally: Tally::new(chunk_size) }, prelude.encode())
+        (Self { key: Arc::new(key), tally: Tally::new(chunk_size) }, prelude.encode())
     }
 
     /// The chunk size of the stream, in bytes: the most that one frame holds.
@@ -142,10 +142,22 @@ impl Encryptor {
         assert!(frame.len() >= FRAME_OVERHEAD, "a frame has room for its word and its tag");
         let len = frame.len() - FRAME_OVERHEAD;
         self.admit(len)?;
-        let position = self.tally.total();
-        self.tally.add(len);
-        seal_frame(&self.key, Kind::Data, position, frame);
+        self.permit(len)?.seal_in_place(frame);
         Ok(())
+    }
+
+    /// Gives out the places of the next `len` plaintext bytes, in full chunks but for the last, which may be shorter. Whoever
+    /// has the permit seals them, or the stream is of no use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StreamTooLong`] past the limits of a stream; then none of them was given out.
+    pub(crate) fn permit(&mut self, len: usize) -> Result<Permit, Error> {
+        let chunk_size = self.chunk_size();
+        self.tally.admit(len, len.div_ceil(chunk_size) as u64)?;
+        let permit = Permit { key: self.key.clone(), position: self.tally.total(), len, chunk_size };
+        self.tally.add_chunks(len);
+        Ok(permit)
     }
 
     /// Ends the stream: returns its final frame. Whoever reads the stream takes it for whole only with this frame at its end.
@@ -153,7 +165,7 @@ impl Encryptor {
     pub fn finish(self) -> [u8; FINAL_FRAME_LEN] {
         let mut frame = [0; FINAL_FRAME_LEN];
         frame[WORD_LEN..][..TRAILER_LEN].copy_from_slice(&self.tally.trailer().encode());
-        seal_frame(&self.key, Kind::Final, 0, &mut frame);
+        seal_frame(&self.key, Kind::Final, 0, None, &mut frame);
         frame
     }
 
@@ -180,12 +192,61 @@ impl Encryptor {
     }
 }
 
-/// `frame` is word, body and tag; the body is plaintext before and ciphertext after.
-fn seal_frame(key: &StreamKey, kind: Kind, position: u64, frame: &mut [u8]) {
+/// The places of some plaintext in its stream, each of which may be sealed once: so sealing uses it up, and it is not `Clone`.
+///
+/// It may go to another thread, and several may be used in any order.
+pub(crate) struct Permit {
+    key: Arc<StreamKey>,
+    position: u64,
+    len: usize,
+    chunk_size: usize,
+}
+
+impl Permit {
+    /// How much plaintext it is for, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How long the frames will be, in bytes, words and tags included.
+    pub(crate) fn frames_len(&self) -> usize {
+        self.len + FRAME_OVERHEAD * self.len.div_ceil(self.chunk_size)
+    }
+
+    /// Seals the chunks where they lie, each with room for its word before it and for its tag behind it.
+    pub(crate) fn seal_in_place(self, frames: &mut [u8]) {
+        assert_eq!(frames.len(), self.frames_len(), "what is sealed has the length that was asked for");
+        for (position, frame) in self.places().zip(frames.chunks_mut(self.chunk_size + FRAME_OVERHEAD)) {
+            seal_frame(&self.key, Kind::Data, position, None, frame);
+        }
+    }
+
+    /// Seals the chunks of `plaintext` into `frames`. Nothing is copied but by the cipher.
+    pub(crate) fn seal_from(self, plaintext: &[u8], frames: &mut [u8]) {
+        assert_eq!(plaintext.len(), self.len, "what is sealed has the length that was asked for");
+        assert_eq!(frames.len(), self.frames_len(), "and the frames have theirs");
+        let frames = frames.chunks_mut(self.chunk_size + FRAME_OVERHEAD);
+        for ((position, chunk), frame) in self.places().zip(plaintext.chunks(self.chunk_size)).zip(frames) {
+            seal_frame(&self.key, Kind::Data, position, Some(chunk), frame);
+        }
+    }
+
+    /// Where the chunks stand in the plaintext.
+    fn places(&self) -> impl Iterator<Item = u64> + use<> {
+        (self.position..).step_by(self.chunk_size)
+    }
+}
+
+/// `frame` has room for word, body and tag. The body is made of `chunk`, or of the plaintext that stands in its place.
+fn seal_frame(key: &StreamKey, kind: Kind, position: u64, chunk: Option<&[u8]>, frame: &mut [u8]) {
     let (head, tag) = frame.split_at_mut(frame.len() - TAG_LEN);
     let (word, body) = head.split_at_mut(WORD_LEN);
     word.copy_from_slice(&kind.word(body.len() + TAG_LEN));
-    tag.copy_from_slice(&key.seal(kind, position, Body::InPlace(body)));
+    let body = match chunk {
+        Some(from) => Body::Into { from, to: body },
+        None => Body::InPlace(body),
+    };
+    tag.copy_from_slice(&key.seal(kind, position, body));
 }
 
 impl fmt::Debug for Encryptor {

@@ -365,6 +365,20 @@ impl Tally {
         self.short = len < self.chunk_size.get();
     }
 
+    /// Counts the data frames of `len` plaintext bytes: full chunks, but for the last one.
+    pub(crate) fn add_chunks(&mut self, len: usize) {
+        let (full, rest) = (len / self.chunk_size.get(), len % self.chunk_size.get());
+        if full > 0 {
+            self.irregular |= self.short;
+            self.short = false;
+            self.total += (len - rest) as u64;
+            self.frames += full as u64;
+        }
+        if rest > 0 {
+            self.add(rest);
+        }
+    }
+
     /// The tally with another data frame of `len` plaintext bytes.
     pub(crate) fn after(mut self, len: usize) -> Self {
         self.add(len);

@@ -1,17 +1,17 @@
 //! The stream as Tokio readers and writers.
 //!
-//! Each adapter is a thin layer that moves bytes between an inner reader or writer and a buffer of one frame:
-//! [`SealBuffer`](seal_buffer::SealBuffer) on the encrypting side, [`OpenBuffer`](open_buffer::OpenBuffer) on the other. The
-//! buffers know the stream and do no I/O; the adapters do I/O and must know nothing of the stream.
+//! Each adapter is a thin layer that moves bytes between an inner reader or writer and a queue of frames:
+//! [`SealQueue`](seal_queue::SealQueue) on the encrypting side, [`OpenQueue`](open_queue::OpenQueue) on the other. The
+//! queues know the stream and do no I/O; the adapters do I/O and must know nothing of the stream. With one worker a queue is
+//! one frame long.
 
 mod decrypt_reader;
 mod decrypt_writer;
 mod encrypt_reader;
 mod encrypt_writer;
-pub(crate) mod offload;
-pub(crate) mod open_buffer;
+pub(crate) mod open_queue;
 pub(crate) mod poll;
-mod seal_buffer;
+mod seal_queue;
 mod seek_buffer;
 mod seek_reader;
 

@@ -28,11 +28,9 @@ use crate::{
     aead::GoKey,
     error::{Error, Explained},
     format::{ChunkSize, HEADER_LEN, Header, NONCE_LEN, TAG_LEN, WORD_LEN},
-    io::{
-        offload::Offload,
-        poll::{poll_read_buffered, poll_read_some},
-    },
+    io::poll::{poll_read_buffered, poll_read_some},
     key::KeyRing,
+    offload::Offload,
 };
 
 /// Until a chunk has authenticated, the buffer holds at most twice what has arrived and this much, in bytes.

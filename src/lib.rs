@@ -111,7 +111,9 @@ pub mod format;
 mod random;
 
 mod key;
+mod offload;
 mod options;
+mod parallel;
 
 mod aead;
 pub mod geometry;

@@ -2,7 +2,7 @@
 //!
 //! The setters check, so that options which exist are valid ones. No secret is ever an option.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use crate::{
     error::Error,
@@ -24,12 +24,14 @@ pub struct EncryptOptions {
     pub(crate) chunk_size: ChunkSize,
     pub(crate) context: Context,
     pub(crate) cut_on_flush: bool,
+    /// `None` until it is chosen: the default depends on what is done.
+    pub(crate) workers: Option<NonZeroUsize>,
 }
 
 impl EncryptOptions {
     /// The defaults: chunks of 64 KiB, no context, flushes that do not cut.
     pub fn new() -> Self {
-        Self { chunk_size: ChunkSize::DEFAULT, context: Context::default(), cut_on_flush: false }
+        Self { chunk_size: ChunkSize::DEFAULT, context: Context::default(), cut_on_flush: false, workers: None }
     }
 
     /// Sets the chunk size in bytes: how much plaintext is sealed, and must be held in memory, at a time.
@@ -68,6 +70,30 @@ impl EncryptOptions {
     pub fn cut_on_flush(self, cut: bool) -> Self {
         Self { cut_on_flush: cut, ..self }
     }
+
+    /// Seals on so many cores at a time; 0 means on all there are.
+    ///
+    /// Batches of chunks, of about 1 MiB together, are sealed on the blocking pool of the runtime while the next ones are filled
+    /// in and the ones before are written: the bytes, and their order, are the same as without. The process as a whole never
+    /// works on more batches at a time than it has cores, whatever its streams ask for. Without a runtime, in synchronous
+    /// code, only the one-shots have workers.
+    ///
+    /// A stream then holds up to `2 * n` batches in memory instead of one chunk: 4 MiB with two workers, or four chunks if
+    /// those are larger than 1 MiB each. One worker is the default, which for adapters means that chunks under 1 MiB are
+    /// sealed in the task itself; [work on files](crate::FileOptions) takes several when they are large.
+    ///
+    /// ```
+    /// use agcm::{EncryptOptions, Key};
+    ///
+    /// let key = Key::generate();
+    /// let plaintext = vec![7; 5_000_000];
+    /// let stream = EncryptOptions::new().workers(2).encrypt(&key, &plaintext);
+    /// assert_eq!(agcm::decrypt(&key, &stream)?, plaintext);
+    /// # Ok::<(), agcm::Error>(())
+    /// ```
+    pub fn workers(self, n: usize) -> Self {
+        Self { workers: Some(workers(n)), ..self }
+    }
 }
 
 impl Default for EncryptOptions {
@@ -95,12 +121,14 @@ pub struct DecryptOptions {
     pub(crate) max_chunk_size: ChunkSize,
     /// `None` until it is chosen: the default depends on what reads.
     pub(crate) trailing: Option<Trailing>,
+    /// `None` until it is chosen, too.
+    pub(crate) workers: Option<NonZeroUsize>,
 }
 
 impl DecryptOptions {
     /// The defaults: no context, chunks of any legal size.
     pub fn new() -> Self {
-        Self { context: Context::default(), max_chunk_size: ChunkSize::MAX, trailing: None }
+        Self { context: Context::default(), max_chunk_size: ChunkSize::MAX, trailing: None, workers: None }
     }
 
     /// Sets the context that the stream was encrypted with. Another one gives [`Error::KeyMismatch`].
@@ -126,12 +154,28 @@ impl DecryptOptions {
     pub fn trailing(self, trailing: Trailing) -> Self {
         Self { trailing: Some(trailing), ..self }
     }
+
+    /// Opens on so many cores at a time, as [`EncryptOptions::workers`] seals; 0 means on all there are.
+    ///
+    /// What is released, and the error if there is one, is the same as without: nothing before all that comes before it was
+    /// authenticated. Until the first chunk was, there is no more than one.
+    ///
+    /// A [`DecryptWriter`](crate::DecryptWriter) always has one worker, since the write that completes a bad frame is to fail
+    /// itself; and so have the readers by offset, and those of [`legacy`](crate::legacy) streams.
+    pub fn workers(self, n: usize) -> Self {
+        Self { workers: Some(workers(n)), ..self }
+    }
 }
 
 impl Default for DecryptOptions {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// As many as were asked for, or as there are cores.
+fn workers(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// What bytes after the end of a stream mean.

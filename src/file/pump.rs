@@ -15,7 +15,7 @@ use crate::{
     encrypt::Encryptor,
     error::at,
     format::{FRAME_OVERHEAD, WORD_LEN},
-    io::open_buffer::{Next, OpenBuffer},
+    io::open_queue::{Next, OpenQueue},
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
     progress::{Meter, Progress},
@@ -74,14 +74,14 @@ pub(super) fn open(mut from: Opened<'_>, mut to: impl Write, cancelled: &Cancell
 
 /// The plaintext of a file, whose end of file says that the stream was whole.
 pub(super) struct Opened<'a> {
-    buffer: OpenBuffer,
+    queue: OpenQueue,
     from: Source<'a>,
     chunk_size: Option<usize>,
 }
 
 impl<'a> Opened<'a> {
     pub(super) fn new(from: Source<'a>, keys: KeyRing, options: &DecryptOptions) -> Self {
-        Self { buffer: OpenBuffer::new(keys, options, Trailing::Reject), from, chunk_size: None }
+        Self { queue: OpenQueue::of_one_frame(keys, options, Trailing::Reject), from, chunk_size: None }
     }
 
     /// The chunk size of the stream, in bytes. Reads the start of it.
@@ -96,24 +96,24 @@ impl<'a> Opened<'a> {
 
 impl BufRead for Opened<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let Self { buffer, from, chunk_size } = self;
+        let Self { queue, from, chunk_size } = self;
         loop {
-            match buffer.next().map_err(|error| at(from.path, "decrypting", error.into()))? {
-                Next::Open(_) => {
-                    buffer.open();
-                    // The stream forgets it at its end.
-                    *chunk_size = chunk_size.or(buffer.chunk_size());
-                }
-                Next::Take | Next::End => return Ok(self.buffer.plaintext()),
+            let next = queue.next(true).map_err(|error| at(from.path, "decrypting", error.into()))?;
+            // The stream forgets it at its end.
+            *chunk_size = chunk_size.or(queue.chunk_size());
+            match next {
+                Next::Open(_) => queue.open_here(),
+                Next::Take | Next::End => return Ok(self.queue.plaintext()),
+                Next::Wait | Next::Stalled => unreachable!("nothing is away, and more can always be read"),
                 Next::Read => {
-                    let spare = buffer.spare();
+                    let spare = queue.spare();
                     let (limit, buf) = (spare.limit(), spare.into_inner());
                     let len = buf.len();
                     buf.resize(len + limit, 0);
                     let read = read_full(from, &mut buf[len..]);
                     buf.truncate(len + read.as_ref().copied().unwrap_or(0));
                     if read? == 0 {
-                        buffer.end_of_input();
+                        queue.end_of_input();
                     }
                 }
             }
@@ -121,7 +121,7 @@ impl BufRead for Opened<'_> {
     }
 
     fn consume(&mut self, n: usize) {
-        self.buffer.consume(n);
+        self.queue.consume(n);
     }
 }
 

@@ -13,12 +13,12 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
 use super::{
-    offload::{OFFLOAD_LEN, Offload},
-    open_buffer::{Next, OpenBuffer},
+    open_queue::{Next, OpenQueue},
     poll::{poll_read_buffered, poll_read_some},
 };
 use crate::{
     key::KeyRing,
+    offload::OFFLOAD_LEN,
     options::{DecryptOptions, Trailing},
 };
 
@@ -73,7 +73,9 @@ pin_project! {
     pub struct DecryptReader<R> {
         #[pin]
         inner: R,
-        buffer: Offload<OpenBuffer>,
+        queue: OpenQueue,
+        // The inner reader's, until all was given out that came before it.
+        failed: Option<io::Error>,
     }
 }
 
@@ -97,7 +99,7 @@ impl<R> DecryptReader<R> {
     /// ```
     #[must_use]
     pub fn with_options(inner: R, keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
-        Self { inner, buffer: Offload::new(OpenBuffer::new(keys.into(), options, Trailing::Leave)) }
+        Self { inner, queue: OpenQueue::new(keys.into(), options, Trailing::Leave), failed: None }
     }
 
     /// The inner reader.
@@ -134,27 +136,37 @@ impl<R: AsyncRead> DecryptReader<R> {
         mut out: Option<&mut ReadBuf<'_>>,
     ) -> Poll<io::Result<()>> {
         let mut this = self.project();
+        let queue = this.queue;
+        let mut may_read = this.failed.is_none();
         loop {
-            let buffer = ready!(this.buffer.poll(cx))?;
-            match buffer.next()? {
+            match queue.next(may_read)? {
                 Next::Take | Next::End => return Poll::Ready(Ok(())),
-                Next::Read => {
-                    if ready!(poll_read_some(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0 {
-                        buffer.end_of_input();
+                Next::Read => match poll_read_some(this.inner.as_mut(), cx, &mut queue.spare()) {
+                    Poll::Ready(Ok(0)) => queue.end_of_input(),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => {
+                        *this.failed = Some(error);
+                        may_read = false;
                     }
-                }
-                Next::Open(len) => {
-                    match &mut out {
-                        Some(out) if len < OFFLOAD_LEN && out.remaining() >= len => {
-                            // No more than the frame: the caller's buffer may be large, and not initialised.
-                            let n = buffer.open_into(out.initialize_unfilled_to(len));
-                            out.advance(n);
-                            if n > 0 {
-                                return Poll::Ready(Ok(()));
-                            }
+                    Poll::Pending => may_read = false,
+                },
+                Next::Open(len) => match &mut out {
+                    Some(out) if queue.is_one_frame() && len < OFFLOAD_LEN && out.remaining() >= len => {
+                        // No more than the frame: the caller's buffer may be large, and not initialised.
+                        let n = queue.open_into(out.initialize_unfilled_to(len));
+                        out.advance(n);
+                        if n > 0 {
+                            return Poll::Ready(Ok(()));
                         }
-                        _ => this.buffer.run(len, OpenBuffer::open),
                     }
+                    _ => queue.open(),
+                },
+                Next::Wait => ready!(queue.poll_opened(cx))?,
+                Next::Stalled => {
+                    return match this.failed.take() {
+                        Some(error) => Poll::Ready(Err(error)),
+                        None => Poll::Pending,
+                    };
                 }
             }
         }
@@ -178,21 +190,17 @@ impl<R: AsyncRead> AsyncRead for DecryptReader<R> {
 impl<R: AsyncRead> AsyncBufRead for DecryptReader<R> {
     fn poll_fill_buf(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         ready!(self.as_mut().poll_advance(cx, None))?;
-        let buffer = ready!(self.project().buffer.poll(cx))?;
-        Poll::Ready(Ok(buffer.plaintext()))
+        Poll::Ready(Ok(self.project().queue.plaintext()))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        // What `poll_fill_buf` has shown lies in a buffer that is here.
-        if let Some(buffer) = self.project().buffer.get_mut() {
-            buffer.consume(n);
-        }
+        self.project().queue.consume(n);
     }
 }
 
 impl<R> fmt::Debug for DecryptReader<R> {
     /// Leaves out the inner value, which may be a buffer full of data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DecryptReader").field("buffer", &self.buffer).finish_non_exhaustive()
+        f.debug_struct("DecryptReader").field("queue", &self.queue).finish_non_exhaustive()
     }
 }

@@ -15,12 +15,12 @@ use pin_project_lite::pin_project;
 use tokio::{io::AsyncWrite, task::coop};
 
 use super::{
-    offload::{OFFLOAD_LEN, Offload},
-    open_buffer::{Next, OpenBuffer},
+    open_queue::{Next, OpenQueue},
     poll::poll_write_some,
 };
 use crate::{
     key::KeyRing,
+    offload::OFFLOAD_LEN,
     options::{DecryptOptions, Trailing},
 };
 
@@ -91,7 +91,7 @@ pin_project! {
     pub struct DecryptWriter<W> {
         #[pin]
         inner: W,
-        buffer: Offload<OpenBuffer>,
+        queue: OpenQueue,
         // A frame is being opened elsewhere, and the write that brought its last byte, this one, is pending. So by all that its
         // caller knows the byte was not taken, and will come again.
         pending_byte: Option<u8>,
@@ -121,8 +121,9 @@ impl<W> DecryptWriter<W> {
     pub fn with_options(inner: W, keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
         // Left or not, what follows the stream is an error here.
         let options = options.clone().trailing(Trailing::Reject);
-        let buffer = OpenBuffer::new(keys.into(), &options, Trailing::Reject);
-        Self { inner, buffer: Offload::new(buffer), pending_byte: None, closed: false }
+        // With more workers, the write that completes a bad frame could not fail itself.
+        let queue = OpenQueue::of_one_frame(keys.into(), &options, Trailing::Reject);
+        Self { inner, queue, pending_byte: None, closed: false }
     }
 
     /// Whether the stream was written to its end, and all of its plaintext to the inner writer.
@@ -149,7 +150,7 @@ impl<W> DecryptWriter<W> {
     /// # }
     /// ```
     pub fn is_complete(&self) -> bool {
-        self.buffer.get_ref().is_some_and(OpenBuffer::is_complete)
+        self.queue.is_complete()
     }
 
     /// The inner writer.
@@ -207,26 +208,27 @@ impl<W: AsyncWrite> DecryptWriter<W> {
     /// Writes out the plaintext, and fails unless it was all there is.
     fn poll_check_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_drain(cx))?;
-        let buffer = ready!(self.project().buffer.poll(cx))?;
-        if !buffer.is_complete() {
-            buffer.end_of_input();
+        let queue = self.project().queue;
+        if !queue.is_complete() {
+            queue.end_of_input();
         }
-        buffer.next()?;
+        queue.next(true)?;
         Poll::Ready(Ok(()))
     }
 
     /// Writes out the plaintext of the frame that was opened, and looks at the word behind it, if that was taken too.
     fn poll_drain(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
-        let buffer = ready!(this.buffer.poll(cx))?;
+        let queue = this.queue;
         loop {
-            match buffer.next()? {
+            match queue.next(true)? {
                 Next::Take => {
-                    let n = ready!(poll_write_some(this.inner.as_mut(), cx, buffer.plaintext()))?;
-                    buffer.consume(n);
+                    let n = ready!(poll_write_some(this.inner.as_mut(), cx, queue.plaintext()))?;
+                    queue.consume(n);
                 }
-                Next::Open(_) => buffer.open(),
-                Next::Read | Next::End => return Poll::Ready(Ok(())),
+                Next::Wait => ready!(queue.poll_opened(cx))?,
+                Next::Open(_) => queue.open(),
+                Next::Read | Next::Stalled | Next::End => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -245,20 +247,21 @@ impl<W: AsyncWrite> DecryptWriter<W> {
     fn poll_take(self: Pin<&mut Self>, cx: &mut Context<'_>, stream: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         let mut taken = 0;
-        while let Some(buffer) = this.buffer.get_mut() {
+        let queue = this.queue;
+        loop {
             let rest = &stream[taken..];
-            match buffer.next()? {
-                Next::Open(len) => this.buffer.run(len, OpenBuffer::open),
+            match queue.next(true)? {
+                Next::Open(_) => queue.open(),
                 // What begins behind the end is taken too, to be refused; but not together with what comes before.
-                Next::Read if rest.is_empty() || (buffer.is_complete() && taken > 0) => break,
+                Next::Read if rest.is_empty() || (queue.is_complete() && taken > 0) => break,
                 Next::Read => {
-                    let (missing, len) = (buffer.missing(), buffer.step_len());
+                    let (missing, len) = (queue.missing(), queue.step_len());
                     if rest.len() < missing {
-                        taken += buffer.fill(rest);
+                        taken += queue.fill(rest);
                         continue;
                     }
                     if len >= OFFLOAD_LEN && missing > 1 {
-                        taken += buffer.fill(&rest[..missing - 1]);
+                        taken += queue.fill(&rest[..missing - 1]);
                         break;
                     }
                     // The step gets complete and will be done, so this is the last place where the task can be made to wait.
@@ -269,16 +272,18 @@ impl<W: AsyncWrite> DecryptWriter<W> {
                     }
                     if len >= OFFLOAD_LEN {
                         debug_assert_eq!(taken, 0, "what comes before the last byte was taken by another write");
-                        taken += buffer.fill(&rest[..1]);
+                        taken += queue.fill(&rest[..1]);
                         *this.pending_byte = Some(rest[0]);
-                        this.buffer.run(len, OpenBuffer::open);
-                        ready!(this.buffer.poll(cx))?.next()?;
+                        queue.next(true)?;
+                        queue.open();
+                        ready!(queue.poll_opened(cx))?;
+                        queue.next(true)?;
                         *this.pending_byte = None;
                         break;
                     }
-                    taken += buffer.fill(rest);
+                    taken += queue.fill(rest);
                 }
-                Next::Take | Next::End => break,
+                Next::Take | Next::Wait | Next::Stalled | Next::End => break,
             }
         }
         Poll::Ready(Ok(taken))
@@ -288,13 +293,13 @@ impl<W: AsyncWrite> DecryptWriter<W> {
 impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, stream: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.as_mut().project();
-        let buffer = ready!(this.buffer.poll(cx))?;
-        buffer.next()?;
+        ready!(this.queue.poll_opened(cx))?;
+        this.queue.next(true)?;
         let Some(&first) = stream.first() else { return Poll::Ready(Ok(0)) };
         if let Some(byte) = this.pending_byte.take() {
             if byte != first {
-                buffer.take_back();
-                buffer.next()?;
+                this.queue.take_back();
+                this.queue.next(true)?;
             }
             return Poll::Ready(Ok(1));
         }
@@ -328,6 +333,6 @@ impl<W: AsyncWrite> AsyncWrite for DecryptWriter<W> {
 impl<W> fmt::Debug for DecryptWriter<W> {
     /// Leaves out the inner value, which may be a buffer full of data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DecryptWriter").field("buffer", &self.buffer).finish_non_exhaustive()
+        f.debug_struct("DecryptWriter").field("queue", &self.queue).finish_non_exhaustive()
     }
 }

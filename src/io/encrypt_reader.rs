@@ -13,9 +13,8 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
 use super::{
-    offload::Offload,
     poll::{poll_read_buffered, poll_read_some},
-    seal_buffer::SealBuffer,
+    seal_queue::SealQueue,
 };
 use crate::{key::Key, options::EncryptOptions};
 
@@ -67,9 +66,9 @@ pin_project! {
     pub struct EncryptReader<R> {
         #[pin]
         inner: R,
-        buffer: Offload<SealBuffer>,
-        // The inner reader has come to its end.
-        ended: bool,
+        queue: SealQueue,
+        // What the inner reader said last, until all was given out that came before it.
+        ended: Option<io::Result<()>>,
     }
 }
 
@@ -92,7 +91,7 @@ impl<R> EncryptReader<R> {
     /// ```
     #[must_use]
     pub fn with_options(inner: R, key: &Key, options: &EncryptOptions) -> Self {
-        Self { inner, buffer: Offload::new(SealBuffer::new(key, options)), ended: false }
+        Self { inner, queue: SealQueue::new(key, options), ended: None }
     }
 
     /// The inner reader.
@@ -117,31 +116,57 @@ impl<R> EncryptReader<R> {
 }
 
 impl<R: AsyncRead> EncryptReader<R> {
-    /// Reads and seals until there is a frame in the buffer, or all of them were given out.
+    /// Reads and seals until there is something to be given out, or all of it was.
     ///
-    /// | in the buffer    | of the input     | then                                           |
-    /// |------------------|------------------|------------------------------------------------|
-    /// | a sealed frame   |                  | give it out, with the prelude before the first |
-    /// | nothing          | all, and the end | end of file                                    |
-    /// | part of a chunk  | there may be more| read it                                        |
-    /// | a full chunk     | there may be more| seal it                                        |
-    /// | a chunk or less  | nothing is left  | seal it, and the final frame behind it         |
+    /// | of the batches              | of the input      | then                                                |
+    /// |-----------------------------|-------------------|-----------------------------------------------------|
+    /// | one is being given out      |                   | go on with it                                       |
+    /// | there is room in one        | there may be more | read it, and seal the batch if it is full           |
+    /// | there is room in one        | nothing for now   | seal the chunks that are full, if no batch is ahead |
+    /// | there is room in one        | nothing is left   | seal it, and the final frame behind it              |
+    /// | there is room for no more   |                   | wait for the first, and give it out                 |
+    /// | all were given out          | an error          | the error                                           |
     fn poll_advance(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
-        loop {
-            let buffer = ready!(this.buffer.poll(cx))?;
-            if buffer.is_frame_pending() || buffer.is_finished() {
-                return Poll::Ready(Ok(()));
-            }
-            buffer.start()?;
-            if buffer.room() > 0 && !*this.ended {
-                *this.ended = ready!(poll_read_some(this.inner.as_mut(), cx, &mut buffer.spare()))? == 0;
+        let queue = this.queue;
+        queue.start()?;
+        while this.ended.is_none() && queue.has_room() && !queue.is_leaving() {
+            if queue.is_full() {
+                match queue.admit() {
+                    Ok(()) => queue.seal(),
+                    Err(_) if queue.is_under_way() => break,
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                }
                 continue;
             }
-            buffer.admit()?;
-            let len = buffer.filled();
-            this.buffer.run(len, if *this.ended { SealBuffer::finish } else { SealBuffer::seal });
+            match poll_read_some(this.inner.as_mut(), cx, &mut queue.spare()) {
+                Poll::Ready(Ok(0)) => *this.ended = Some(Ok(())),
+                Poll::Ready(Ok(n)) => queue.read(n),
+                Poll::Ready(Err(error)) => *this.ended = Some(Err(error)),
+                Poll::Pending if queue.is_under_way() => break,
+                Poll::Pending => {
+                    queue.admit()?;
+                    queue.seal_full_chunks();
+                    if queue.ready().is_empty() {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
         }
+        if matches!(this.ended, Some(Ok(()))) && !queue.is_finished() {
+            match queue.admit() {
+                Ok(()) => queue.finish(),
+                Err(_) if queue.is_under_way() => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        if ready!(queue.poll_sealed(cx))?.is_empty() && queue.ready().is_empty() {
+            if let Some(Err(error)) = this.ended.take_if(|ended| ended.is_err()) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -154,22 +179,18 @@ impl<R: AsyncRead> AsyncRead for EncryptReader<R> {
 impl<R: AsyncRead> AsyncBufRead for EncryptReader<R> {
     fn poll_fill_buf(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         ready!(self.as_mut().poll_advance(cx))?;
-        let buffer = ready!(self.project().buffer.poll(cx))?;
-        Poll::Ready(Ok(buffer.pending()))
+        Poll::Ready(Ok(self.project().queue.ready()))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        // What `poll_fill_buf` has shown lies in a buffer that is here.
-        if let Some(buffer) = self.project().buffer.get_mut() {
-            buffer.advance(n);
-        }
+        self.project().queue.advance(n);
     }
 }
 
 impl<R> fmt::Debug for EncryptReader<R> {
     /// Leaves out the inner value, which may be a buffer full of data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncryptReader").field("buffer", &self.buffer).finish_non_exhaustive()
+        f.debug_struct("EncryptReader").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
@@ -186,9 +207,8 @@ mod tests {
     fn about_to_end(plaintext: &[u8], room: u64) -> EncryptReader<&[u8]> {
         let options = EncryptOptions::new().chunk_size(16).unwrap();
         let mut reader = EncryptReader::with_options(plaintext, &Key::generate(), &options);
-        let buffer = reader.buffer.get_mut().unwrap();
-        buffer.start().unwrap();
-        buffer.skip_to(MAX_PLAINTEXT_LEN - room, 0);
+        reader.queue.start().unwrap();
+        reader.queue.skip_to(MAX_PLAINTEXT_LEN - room, 0);
         reader
     }
 

@@ -14,7 +14,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{io::AsyncWrite, task::coop};
 
-use super::{offload::Offload, poll::poll_write_some, seal_buffer::SealBuffer};
+use super::{poll::poll_write_some, seal_queue::SealQueue};
 use crate::{error::Error, key::Key, options::EncryptOptions};
 
 pin_project! {
@@ -69,7 +69,7 @@ pin_project! {
     pub struct EncryptWriter<W> {
         #[pin]
         inner: W,
-        buffer: Offload<SealBuffer>,
+        queue: SealQueue,
         cut_on_flush: bool,
         // The inner writer was shut down.
         closed: bool,
@@ -95,12 +95,7 @@ impl<W> EncryptWriter<W> {
     /// ```
     #[must_use]
     pub fn with_options(inner: W, key: &Key, options: &EncryptOptions) -> Self {
-        Self {
-            inner,
-            buffer: Offload::new(SealBuffer::new(key, options)),
-            cut_on_flush: options.cut_on_flush,
-            closed: false,
-        }
+        Self { inner, queue: SealQueue::new(key, options), cut_on_flush: options.cut_on_flush, closed: false }
     }
 
     /// The inner writer.
@@ -220,13 +215,11 @@ impl<W: AsyncWrite> EncryptWriter<W> {
         if self.closed {
             return Poll::Ready(Ok(()));
         }
-        let this = self.as_mut().project();
-        let buffer = ready!(this.buffer.poll(cx))?;
-        buffer.start()?;
-        if cut && buffer.filled() > 0 {
+        let queue = self.as_mut().project().queue;
+        queue.start()?;
+        if queue.fills_a_chunk(0) || cut && queue.filled() > 0 {
             ready!(coop::poll_proceed(cx)).made_progress();
-            let len = buffer.filled();
-            this.buffer.run(len, SealBuffer::seal);
+            if cut { queue.seal() } else { queue.seal_full_chunks() }
         }
         ready!(self.as_mut().poll_drain(cx))?;
         self.project().inner.poll_flush(cx)
@@ -234,54 +227,61 @@ impl<W: AsyncWrite> EncryptWriter<W> {
 
     /// Seals what is left and the final frame, once, and drains.
     fn poll_seal_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.as_mut().project();
-        let buffer = ready!(this.buffer.poll(cx))?;
-        if !buffer.is_finished() {
-            buffer.start()?;
+        let queue = self.as_mut().project().queue;
+        if !queue.is_finished() {
+            queue.start()?;
+            // The end leaves in one piece with the last chunk, if that has not left.
+            ready!(queue.poll_sealed(cx))?;
             ready!(coop::poll_proceed(cx)).made_progress();
-            let len = buffer.filled();
-            this.buffer.run(len, SealBuffer::finish);
+            queue.finish();
         }
         self.poll_drain(cx)
     }
 
-    /// Writes out what is pending.
-    fn poll_drain(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes out all that can leave.
+    fn poll_drain(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_drain_sealed(cx))?;
         let mut this = self.project();
-        let buffer = ready!(this.buffer.poll(cx))?;
-        while !buffer.pending().is_empty() {
-            let n = ready!(poll_write_some(this.inner.as_mut(), cx, buffer.pending()))?;
-            buffer.advance(n);
+        while !this.queue.released().is_empty() {
+            let n = ready!(poll_write_some(this.inner.as_mut(), cx, this.queue.released()))?;
+            this.queue.advance(n);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes out the batches that are sealed, or waits for them to be.
+    fn poll_drain_sealed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        loop {
+            let sealed = ready!(this.queue.poll_sealed(cx))?;
+            if sealed.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let n = ready!(poll_write_some(this.inner.as_mut(), cx, sealed))?;
+            this.queue.advance(n);
+        }
     }
 }
 
 impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, plaintext: &[u8]) -> Poll<io::Result<usize>> {
-        let buffer = ready!(self.as_mut().project().buffer.poll(cx))?;
-        if buffer.is_finished() {
+        if self.queue.is_finished() {
             return Poll::Ready(Err(Error::Finished.into()));
         }
         if plaintext.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        buffer.start()?;
-        if buffer.is_frame_pending() {
-            ready!(self.as_mut().poll_drain(cx))?;
+        self.as_mut().project().queue.start()?;
+        let drained = self.as_mut().poll_drain_sealed(cx)?;
+        let queue = self.project().queue;
+        if drained.is_pending() && !queue.has_room() {
+            return Poll::Pending;
         }
-
-        let this = self.project();
-        let buffer = ready!(this.buffer.poll(cx))?;
-        if plaintext.len() < buffer.room() {
-            return Poll::Ready(Ok(buffer.fill(plaintext)?));
+        if queue.fills_a_chunk(plaintext.len()) {
+            // It will be sealed, so this is the last place where the task can be made to wait.
+            ready!(coop::poll_proceed(cx)).made_progress();
         }
-        // The chunk gets full and will be sealed, so this is the last place where the task can be made to wait.
-        ready!(coop::poll_proceed(cx)).made_progress();
-        let n = buffer.fill(plaintext)?;
-        let len = buffer.filled();
-        this.buffer.run(len, SealBuffer::seal);
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(queue.fill(plaintext)?))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -306,7 +306,7 @@ impl<W: AsyncWrite> AsyncWrite for EncryptWriter<W> {
 impl<W> fmt::Debug for EncryptWriter<W> {
     /// Leaves out the inner value, which may be a buffer full of data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncryptWriter").field("buffer", &self.buffer).finish_non_exhaustive()
+        f.debug_struct("EncryptWriter").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 

@@ -18,7 +18,6 @@ use tokio::{
 };
 
 use super::{
-    offload::Offload,
     poll::{poll_read_buffered, poll_read_some},
     seek_buffer::{Next, SeekBuffer},
 };
@@ -27,6 +26,7 @@ use crate::{
     error::Error,
     format::PRELUDE_LEN,
     key::KeyRing,
+    offload::Offload,
     options::DecryptOptions,
 };
 

@@ -13,7 +13,7 @@ use crate::{
     by_offset::ByOffset,
     error::Error,
     format::{FRAME_OVERHEAD, TAG_LEN, Tally, WORD_LEN},
-    io::offload::{OFFLOAD_LEN, Offload},
+    offload::{OFFLOAD_LEN, Offload},
 };
 
 /// Why a range was not read. An error of the source is none of the stream, even if there is one of a stream inside: the source

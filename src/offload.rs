@@ -63,20 +63,39 @@ impl<T: Send + 'static> Offload<T> {
     ///
     /// The value is here when this is called, as `poll` has just said.
     pub(crate) fn run(&mut self, len: usize, work: fn(&mut T)) {
-        let runtime = if len < OFFLOAD_LEN { None } else { Handle::try_current().ok() };
-        let (Some(runtime), Self::Here(_)) = (runtime, &*self) else {
-            self.get_mut().map(work);
+        match Handle::try_current() {
+            Ok(runtime) if len >= OFFLOAD_LEN => self.send(work, |job| blocking::spawn(runtime, job)),
+            _ => self.do_here(work),
+        }
+    }
+
+    /// Does work on the value at once, if it is here.
+    pub(crate) fn do_here(&mut self, work: fn(&mut T)) {
+        self.get_mut().map(work);
+    }
+
+    /// Sends the value, if it is here, away with the job that works on it, to be spawned.
+    pub(crate) fn send(&mut self, work: fn(&mut T), spawn: impl FnOnce(Box<dyn FnOnce() + Send>)) {
+        if !matches!(self, Self::Here(_)) {
             return;
-        };
+        }
         let (done, task) = oneshot::channel();
         if let Self::Here(mut value) = std::mem::replace(self, Self::Away(task)) {
-            blocking::spawn(runtime, move || {
+            spawn(Box::new(move || {
                 // For an adapter that was dropped meanwhile there is nothing to be done, but to drop the value.
                 if !done.is_closed() {
                     work(&mut value);
                     let _ = done.send(value);
                 }
-            });
+            }));
+        }
+    }
+
+    /// The value itself, unless it is away or lost.
+    pub(crate) fn into_inner(self) -> Option<T> {
+        match self {
+            Self::Here(value) => Some(value),
+            _ => None,
         }
     }
 }

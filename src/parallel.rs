@@ -1,0 +1,208 @@
+//! The ordered pipeline: values that several cores work on come back in the order in which they were sent.
+//!
+//! It must never have more of a stream's values worked on at a time than the stream has workers, and never keep one after it was
+//! dropped: what is away by then is dropped, and so wiped, where it is.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    blocking,
+    offload::{OFFLOAD_LEN, Offload},
+};
+
+/// How much plaintext several workers get at a time, in bytes. To hand a value over and back costs some 20 µs, much of it
+/// to wake a thread, which is a few percent of what sealing this much takes, and hidden behind it.
+const BATCH_LEN: usize = 1024 * 1024;
+
+/// From this much on, a value is worth handing over to other workers, in bytes.
+const HAND_OVER_LEN: usize = 64 * 1024;
+
+/// How many workers a stream has, and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Workers(usize);
+
+impl Workers {
+    pub(crate) const ONE: Self = Self(1);
+
+    /// As many as were chosen, or one.
+    pub(crate) fn chosen(workers: Option<NonZeroUsize>) -> Self {
+        workers.map_or(Self::ONE, |n| Self(n.get()))
+    }
+
+    pub(crate) fn get(self) -> usize {
+        self.0
+    }
+
+    /// How many chunks of this size are worked on together.
+    pub(crate) fn chunks_per_batch(self, chunk_size: usize) -> usize {
+        if self == Self::ONE { 1 } else { (BATCH_LEN / chunk_size).max(1) }
+    }
+
+    /// How many batches there may be, from the one that is being filled to the one that is being emptied.
+    pub(crate) fn batches(self) -> usize {
+        if self == Self::ONE { 1 } else { self.0.saturating_mul(2) }
+    }
+
+    /// Whether work on so many bytes is done elsewhere.
+    fn hand_over(self, len: usize) -> bool {
+        len >= if self == Self::ONE { OFFLOAD_LEN } else { HAND_OVER_LEN }
+    }
+}
+
+/// Values in order, some of them away.
+pub(crate) struct Pipeline<T> {
+    queue: VecDeque<Offload<T>>,
+    workers: Workers,
+    /// `None` with one worker, which has no more than one value anyway.
+    lanes: Option<Arc<Lanes>>,
+}
+
+impl<T: Send + 'static> Pipeline<T> {
+    pub(crate) fn new(workers: Workers) -> Self {
+        let lanes = (workers != Workers::ONE).then(|| Arc::new(Lanes::new(workers)));
+        Self { queue: VecDeque::new(), workers, lanes }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether work on so many bytes is done elsewhere, if there is a runtime.
+    pub(crate) fn hands_over(&self, len: usize) -> bool {
+        self.workers.hand_over(len)
+    }
+
+    /// Puts a value at the end, to which work on `len` bytes is to be done.
+    pub(crate) fn push(&mut self, value: T, len: usize, work: fn(&mut T)) {
+        let mut value = Offload::new(value);
+        match Handle::try_current() {
+            Ok(runtime) if self.hands_over(len) => value.send(work, |job| match &self.lanes {
+                Some(lanes) => lanes.spawn(runtime, job),
+                None => blocking::spawn(runtime, job),
+            }),
+            _ => value.do_here(work),
+        }
+        self.queue.push_back(value);
+    }
+
+    /// Puts a value at the end, to which work is done at once.
+    pub(crate) fn push_here(&mut self, value: T, work: fn(&mut T)) {
+        let mut value = Offload::new(value);
+        value.do_here(work);
+        self.queue.push_back(value);
+    }
+
+    /// Waits until the first value is here; `None` if there is none. Fails, now and ever after, if it was lost.
+    pub(crate) fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<&mut T>>> {
+        Poll::Ready(match self.queue.front_mut() {
+            Some(front) => Ok(Some(ready!(front.poll(cx))?)),
+            None => Ok(None),
+        })
+    }
+
+    /// The first value, if it is here.
+    pub(crate) fn front(&self) -> Option<&T> {
+        self.queue.front()?.get_ref()
+    }
+
+    /// The first value, if it is here.
+    pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
+        self.queue.front_mut()?.get_mut()
+    }
+
+    /// The last value, if it is here.
+    pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
+        self.queue.back_mut()?.get_mut()
+    }
+
+    /// Takes the first value out, if it is here.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        self.front()?;
+        self.queue.pop_front()?.into_inner()
+    }
+
+    /// Drops all values, those that are away where they are.
+    pub(crate) fn clear(&mut self) {
+        self.queue = VecDeque::new();
+    }
+}
+
+impl<T> fmt::Debug for Pipeline<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("len", &self.queue.len())
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Keeps the jobs of one stream from being more at a time than it has workers.
+///
+/// A job that finds all lanes taken waits here, and whoever leaves a lane starts it: the stream need not be polled for that.
+struct Lanes(Mutex<Waiting>);
+
+struct Waiting {
+    free: usize,
+    jobs: VecDeque<(Handle, Job)>,
+}
+
+impl Lanes {
+    fn new(workers: Workers) -> Self {
+        Self(Mutex::new(Waiting { free: workers.get(), jobs: VecDeque::new() }))
+    }
+
+    fn spawn(self: &Arc<Self>, runtime: Handle, job: Job) {
+        let mut waiting = self.waiting();
+        if waiting.free == 0 {
+            waiting.jobs.push_back((runtime, job));
+            return;
+        }
+        waiting.free -= 1;
+        drop(waiting);
+        Lane(self.clone()).start(runtime, job);
+    }
+
+    /// No job is run under this lock, so what it guards is whole even if one has panicked.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane that is taken. It goes to the next job on drop, so also after a panic.
+struct Lane(Arc<Lanes>);
+
+impl Lane {
+    fn start(self, runtime: Handle, job: Job) {
+        blocking::spawn(runtime, move || {
+            let _lane = self;
+            job();
+        });
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        match waiting.jobs.pop_front() {
+            Some((runtime, job)) => {
+                drop(waiting);
+                Self(self.0.clone()).start(runtime, job);
+            }
+            None => waiting.free += 1,
+        }
+    }
+}
