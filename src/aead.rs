@@ -19,7 +19,7 @@ use crate::{
     key::{Key, KeyRing},
 };
 
-/// A frame did not authenticate. The buffer that it was to be opened in is as it was.
+/// A frame did not authenticate. The buffer that it was to be opened in holds no plaintext of it: it is as it was, or zeroes.
 #[derive(Debug)]
 pub(crate) struct Unauthentic;
 
@@ -82,7 +82,7 @@ impl StreamKey {
         }
     }
 
-    /// Checks the tag, and only then decrypts: where it does not match, no byte is written.
+    /// Decrypts `body` if this is its tag. If not, nothing of the plaintext is left where it would have gone.
     pub(crate) fn open(&self, kind: Kind, position: u64, body: Body<'_>, tag: &[u8]) -> Result<(), Unauthentic> {
         let nonce = self.nonce(kind, position);
         let tag: [u8; TAG_LEN] = tag.try_into().map_err(|_| Unauthentic)?;
@@ -118,10 +118,11 @@ impl GoKey {
         Self { cipher: Box::new(Aes256Gcm::new(key.expose_bytes().into())), nonce }
     }
 
-    /// Whether the tag matches; only then `body` is decrypted, and otherwise it is as it was.
-    pub(crate) fn open(&self, body: &mut [u8], tag: &[u8]) -> bool {
-        let Ok(tag) = <[u8; TAG_LEN]>::try_from(tag) else { return false };
-        self.cipher.decrypt_inout_detached(&self.nonce.into(), b"", body.into(), &Tag::from(tag)).is_ok()
+    /// As [`StreamKey::open`].
+    pub(crate) fn open(&self, body: Body<'_>, tag: &[u8]) -> Result<(), Unauthentic> {
+        let tag: [u8; TAG_LEN] = tag.try_into().map_err(|_| Unauthentic)?;
+        let opened = self.cipher.decrypt_inout_detached(&self.nonce.into(), b"", body.into_buf(), &Tag::from(tag));
+        opened.map_err(|_| Unauthentic)
     }
 }
 

@@ -122,7 +122,7 @@ impl Decryptor {
     /// # Errors
     ///
     /// Whatever is wrong with the stream, in the order that [the format](crate::format#what-a-reader-checks) states.
-    /// `out` is then as it was: no byte of a frame that failed was written to it.
+    /// `out` is then as it was, and holds no plaintext of a frame that failed, not even behind its end.
     pub fn open(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, Error> {
         let len = match self.look(input)? {
             Look::Step(step) => return Ok(step),
@@ -156,7 +156,7 @@ impl Decryptor {
     ///
     /// # Errors
     ///
-    /// As for [`open`](Self::open); the frame that failed still holds its ciphertext.
+    /// As for [`open`](Self::open); where the frame that failed was, there is no plaintext: its ciphertext, or zeroes.
     pub fn open_in_place(&mut self, input: &mut [u8]) -> Result<Step, Error> {
         let len = match self.look(input)? {
             Look::Step(step) => return Ok(step),

@@ -25,7 +25,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use zeroize::Zeroizing;
 
 use crate::{
-    aead::GoKey,
+    aead::{Body, GoKey},
     error::{Error, Explained},
     format::{ChunkSize, HEADER_LEN, Header, NONCE_LEN, TAG_LEN, WORD_LEN},
     io::poll::{poll_read_buffered, poll_read_some},
@@ -265,7 +265,7 @@ impl GoBuffer {
         };
         let (body, tag) = self.buf.split_at_mut(at);
         let opened = match &self.key {
-            Some(key) => key.open(body, tag),
+            Some(key) => key.open(Body::InPlace(body), tag).is_ok(),
             None => {
                 self.key = find(&self.keys, nonce, body, tag);
                 self.key.is_some()
@@ -338,7 +338,16 @@ impl GoBuffer {
 
 /// The key that opens the first chunk, and has opened it.
 fn find(keys: &KeyRing, nonce: [u8; NONCE_LEN], body: &mut [u8], tag: &[u8]) -> Option<GoKey> {
-    keys.keys().iter().map(|key| GoKey::new(key, nonce)).find(|key| key.open(body, tag))
+    let keys = keys.keys();
+    // What one key fails to open is not there any more for the next.
+    let sealed = (keys.len() > 1).then(|| body.to_vec());
+    keys.iter().map(|key| GoKey::new(key, nonce)).find(|key| {
+        let body = match &sealed {
+            Some(sealed) => Body::Into { from: sealed, to: body },
+            None => Body::InPlace(body),
+        };
+        key.open(body, tag).is_ok()
+    })
 }
 
 /// The words of an error are about version 1. Where they would mislead, others take their place.
