@@ -4,7 +4,7 @@
 //! stateless: a [`StreamKey`] seals and opens by position through `&self`, so that workers can share it. That is why it must
 //! never leave the crate: nothing here keeps a caller from sealing one position twice.
 
-// The backends have one face: `Cipher` and `expand`. The one in Rust is there for the tests even if it is not chosen: they
+// The backends have one face: `Cipher`, `expand` and `name`. The one in Rust is there for the tests even if it is not chosen: they
 // compare the other one with it.
 #[cfg(feature = "aws-lc-rs")]
 mod aws_lc;
@@ -25,6 +25,11 @@ use crate::{
     format::{COMMITMENT_LEN, Header, Kind, NONCE_LEN, Prelude, SALT_LEN, TAG_LEN, TRAILER_LEN, Trailer},
     key::{Key, KeyRing},
 };
+
+/// The name of the backend that is compiled in.
+pub(crate) fn backend_name() -> &'static str {
+    backend::name()
+}
 
 /// The key of one stream, ready to seal and open its frames. Moving it copies no key.
 pub(crate) struct StreamKey {
@@ -221,5 +226,11 @@ mod tests {
                 assert!(to == before || to == vec![0; len], "{len}");
             }
         }
+    }
+
+    #[test]
+    fn the_names_tell_the_backends_apart() {
+        let chosen = backend_name() != rust_crypto::name();
+        assert_eq!(chosen, cfg!(feature = "aws-lc-rs"));
     }
 }

@@ -118,6 +118,7 @@ mod parallel;
 mod aead;
 pub mod geometry;
 
+mod backend;
 mod by_offset;
 mod decrypt;
 mod encrypt;
@@ -147,6 +148,7 @@ struct Readme;
 mod vectors;
 
 pub use crate::{
+    backend::{Backend, backend},
     decrypt::{Decryptor, Step},
     encrypt::Encryptor,
     error::Error,

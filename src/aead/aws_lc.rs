@@ -18,6 +18,11 @@ use crate::{
     key::Key,
 };
 
+/// Whether it is the FIPS module is for the linked library to say: another crate may have chosen that, too.
+pub(super) fn name() -> &'static str {
+    if aws_lc_rs::try_fips_mode().is_ok() { "aws-lc-rs (FIPS module)" } else { "aws-lc-rs" }
+}
+
 /// AES-256-GCM under one key, without associated data.
 pub(super) struct Cipher(LessSafeKey);
 

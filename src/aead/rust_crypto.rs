@@ -16,6 +16,10 @@ use crate::{
     key::Key,
 };
 
+pub(super) fn name() -> &'static str {
+    "aes-gcm (RustCrypto)"
+}
+
 /// AES-256-GCM under one key, without associated data.
 pub(super) struct Cipher(Box<Aes256Gcm>);
 

@@ -24,6 +24,7 @@ fn the_benchmark_prints_a_table_and_the_chunk_size_it_picks() {
     let folder = folder();
     folder.write("sample", plaintext(100_000));
     let words = text(&agcm(&folder, "bench sample").succeeds());
+    assert_eq!(words.lines().next(), Some(&*agcm::backend().to_string()));
     let rows: Vec<_> = words.lines().filter(|line| line.contains(" %")).map(|line| line.split_whitespace()).collect();
     assert_eq!(rows.len(), 7, "{words}");
     let sizes: Vec<_> = rows

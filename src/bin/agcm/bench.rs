@@ -49,7 +49,8 @@ pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure
     }
     let lines = run.unless_cancelled(measure(&data)).await?;
     let best = pick(&lines);
-    let mut table = format!("{} from memory, one core, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1);
+    let mut table = format!("{}\n", agcm::backend());
+    table += &format!("{} from memory, one core, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1);
     table += "chunk size   encrypt MiB/s   decrypt MiB/s   overhead\n";
     for Line { size, encrypt, decrypt } in &lines {
         let overhead = 100.0 * 20.0 / size.0 as f64;
