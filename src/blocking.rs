@@ -27,6 +27,11 @@ pub(crate) fn spawn(runtime: Handle, work: impl FnOnce() + Send + 'static) {
     Job { runtime, work: Some(Box::new(work)) }.ask_for_a_place();
 }
 
+/// How many cores this process may use; asked for once, since that takes a while.
+pub(crate) fn available_parallelism() -> usize {
+    *LIMIT
+}
+
 static LIMIT: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 /// For how long a thread that has a place does what was set aside, before it goes back to its runtime: that may have something

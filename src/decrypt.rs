@@ -8,7 +8,10 @@ use std::{fmt, ops::Range, sync::Arc};
 use crate::{
     aead::{Body, StreamKey},
     error::Error,
-    format::{ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, Prelude, TAG_LEN, Tally, WORD_LEN, Word},
+    format::{
+        ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, MAX_FRAMES, MAX_PLAINTEXT_LEN, PRELUDE_LEN, Prelude, TAG_LEN,
+        Tally, WORD_LEN, Word,
+    },
     key::KeyRing,
     options::DecryptOptions,
 };
@@ -174,19 +177,36 @@ impl Decryptor {
             Look::Step(step) => return Ok(Deferral::Step(step)),
             Look::Data { len } => len,
         };
-        let State::Frames(Frames { key, tally }) = &mut self.state else {
+        let Some(deferred) = self.place() else {
             unreachable!("look finds data frames only between start and end");
         };
-        let deferred = Deferred {
+        if let State::Frames(Frames { tally, .. }) = &mut self.state {
+            tally.add(len);
+        }
+        self.at += (FRAME_OVERHEAD + len) as u64;
+        Ok(Deferral::Data { consumed: FRAME_OVERHEAD + len, deferred })
+    }
+
+    /// The place of the next frame, between start and end.
+    pub(crate) fn place(&self) -> Option<Deferred> {
+        let State::Frames(Frames { key, tally }) = &self.state else { return None };
+        Some(Deferred {
             key: key.clone(),
             chunk_size: tally.chunk_size(),
             position: tally.total(),
             frame: tally.frames(),
             at: self.at,
-        };
-        tally.add(len);
-        self.at += (FRAME_OVERHEAD + len) as u64;
-        Ok(Deferral::Data { consumed: FRAME_OVERHEAD + len, deferred })
+        })
+    }
+
+    /// Goes on behind so many full chunks, which the caller has opened at [`place`](Self::place). Returns where that is, in
+    /// bytes from the start of the stream.
+    pub(crate) fn leap(&mut self, chunks: u64) -> u64 {
+        if let State::Frames(Frames { tally, .. }) = &mut self.state {
+            tally.add_full_chunks(chunks);
+            self.at += chunks * (tally.chunk_size().get() + FRAME_OVERHEAD) as u64;
+        }
+        self.at
     }
 
     /// Says that no input comes after the `left` bytes that the last step did not use up.
@@ -372,6 +392,42 @@ impl Deferred {
             Ok(Word::Data(len)) => Ok(WORD_LEN..WORD_LEN + len),
             _ => Err(self.error()),
         }
+    }
+
+    /// As [`open_into`](Self::open_into), for a frame that must hold a full chunk, as long as `out`.
+    pub(crate) fn open_full_into(&mut self, frame: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        if self.plaintext(frame)?.len() != out.len() {
+            return Err(self.error());
+        }
+        self.open_into(frame, out).map(drop)
+    }
+
+    /// The place behind so many full chunks.
+    pub(crate) fn behind(&self, chunks: u64) -> Self {
+        let len = self.chunk_size() as u64;
+        Self {
+            key: self.key.clone(),
+            chunk_size: self.chunk_size,
+            position: self.position + chunks * len,
+            frame: self.frame + chunks,
+            at: self.at + chunks * (len + FRAME_OVERHEAD as u64),
+        }
+    }
+
+    /// How many more full chunks the limits of a stream allow.
+    pub(crate) fn most_chunks(&self) -> u64 {
+        let by_len = (MAX_PLAINTEXT_LEN - self.position) / self.chunk_size() as u64;
+        by_len.min(MAX_FRAMES - self.frame)
+    }
+
+    /// Where the next frame begins, in bytes from the start of the stream.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The chunk size of the stream, in bytes.
+    pub(crate) fn chunk_size(&self) -> usize {
+        self.chunk_size.get()
     }
 
     fn open(&mut self, body: Body<'_>, tag: &[u8], len: usize) -> Result<(), Error> {

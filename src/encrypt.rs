@@ -68,9 +68,12 @@ impl Encryptor {
     ///
     /// If the operating system gives no random bytes.
     pub fn start(key: &Key, options: &EncryptOptions) -> io::Result<(Self, [u8; PRELUDE_LEN])> {
+        // In one go: for a short stream, to ask the system takes longer than to seal.
+        let mut randomness = [0; NONCE_LEN + SALT_LEN];
+        random::fill(&mut randomness)?;
         let (mut nonce, mut salt) = ([0; NONCE_LEN], [0; SALT_LEN]);
-        random::fill(&mut nonce)?;
-        random::fill(&mut salt)?;
+        nonce.copy_from_slice(&randomness[..NONCE_LEN]);
+        salt.copy_from_slice(&randomness[NONCE_LEN..]);
         Ok(Self::start_with(key, options, nonce, salt))
     }
 

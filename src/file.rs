@@ -4,6 +4,8 @@
 //! was asked for, and then replaced in one step; nothing is left behind by an error, a panic or a future that was dropped.
 //! All work is done on the blocking pool.
 
+mod bulk;
+mod ends;
 mod job;
 mod options;
 mod pump;

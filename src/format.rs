@@ -368,14 +368,19 @@ impl Tally {
     /// Counts the data frames of `len` plaintext bytes: full chunks, but for the last one.
     pub(crate) fn add_chunks(&mut self, len: usize) {
         let (full, rest) = (len / self.chunk_size.get(), len % self.chunk_size.get());
-        if full > 0 {
-            self.irregular |= self.short;
-            self.short = false;
-            self.total += (len - rest) as u64;
-            self.frames += full as u64;
-        }
+        self.add_full_chunks(full as u64);
         if rest > 0 {
             self.add(rest);
+        }
+    }
+
+    /// Counts so many data frames of full chunks.
+    pub(crate) fn add_full_chunks(&mut self, chunks: u64) {
+        if chunks > 0 {
+            self.irregular |= self.short;
+            self.short = false;
+            self.total += chunks * self.chunk_size.get() as u64;
+            self.frames += chunks;
         }
     }
 

@@ -127,6 +127,7 @@ mod key;
 mod offload;
 mod options;
 mod parallel;
+mod positioned;
 
 mod aead;
 pub mod geometry;

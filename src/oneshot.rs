@@ -3,15 +3,23 @@
 //! Built on the same core as the adapters, so that each opens what the other sealed. It must never return part of a
 //! plaintext: on an error there is none.
 
-use zeroize::Zeroize;
+use std::{
+    mem,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
+
+use zeroize::Zeroizing;
 
 use crate::{
-    decrypt::{Decryptor, Step},
-    encrypt::Encryptor,
+    decrypt::{Decryptor, Deferral, Deferred, Step},
+    encrypt::{Encryptor, Permit},
     error::Error,
+    format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, PRELUDE_LEN},
     geometry::Uniform,
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
+    parallel::{BATCH_LEN, Workers, chunks_per_batch, for_each},
 };
 
 /// Encrypts a slice with the default options.
@@ -45,7 +53,7 @@ pub fn decrypt(keys: impl Into<KeyRing>, stream: &[u8]) -> Result<Vec<u8>, Error
 impl EncryptOptions {
     /// Encrypts a slice.
     ///
-    /// Allocates the stream, and nothing else of its size.
+    /// Allocates the stream, and nothing else of its size. [Workers](Self::workers) are threads of their own here, and this one.
     ///
     /// ```
     /// use agcm::{DecryptOptions, EncryptOptions, Key};
@@ -67,14 +75,26 @@ impl EncryptOptions {
             Err(error) => panic!("no stream can be started: {error}"),
         };
         let len = Uniform::of(plaintext.len() as u64, self.chunk_size).map(|layout| layout.stream_len());
-        let mut stream = Vec::with_capacity(len.ok().and_then(|len| len.try_into().ok()).unwrap_or(0));
-        stream.extend_from_slice(&prelude);
-        for chunk in plaintext.chunks(encryptor.chunk_size()) {
-            if let Err(error) = encryptor.seal(chunk, &mut stream) {
-                panic!("the slice cannot be one stream: {error}");
+        let Some(len) = len.ok().and_then(|len| usize::try_from(len).ok()) else {
+            panic!("the slice cannot be one stream: {}", Error::StreamTooLong)
+        };
+        let mut stream = vec![0; len];
+        let (start, frames) = stream.split_at_mut(PRELUDE_LEN);
+        let (frames, end) = frames.split_at_mut(frames.len() - FINAL_FRAME_LEN);
+        start.copy_from_slice(&prelude);
+
+        let chunk_size = encryptor.chunk_size();
+        let chunks = chunks_per_batch(chunk_size);
+        let frames = frames.chunks_mut(chunks * (chunk_size + FRAME_OVERHEAD));
+        let batches = plaintext.chunks(chunks * chunk_size).zip(frames).map(|(plaintext, frames)| {
+            match encryptor.permit(plaintext.len()) {
+                Ok(permit) => (permit, plaintext, frames),
+                Err(error) => panic!("the slice cannot be one stream: {error}"),
             }
-        }
-        stream.extend_from_slice(&encryptor.finish());
+        });
+        let seal = |(permit, plaintext, frames): (Permit, &[u8], &mut [u8])| permit.seal_from(plaintext, frames);
+        for_each(Workers::chosen(self.workers), batches, || (), |(), batch| seal(batch));
+        end.copy_from_slice(&encryptor.finish());
         stream
     }
 }
@@ -87,33 +107,94 @@ impl DecryptOptions {
     /// Whatever is wrong with the stream, in the order that [the format](crate::format#what-a-reader-checks) states. What
     /// was decrypted up to there is wiped, not returned.
     pub fn decrypt(&self, keys: impl Into<KeyRing>, stream: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut plaintext = Vec::new();
-        match self.decrypt_into(keys.into(), stream, &mut plaintext) {
-            Ok(()) => Ok(plaintext),
-            Err(error) => {
-                plaintext.zeroize();
-                Err(error)
-            }
+        let mut batches = Vec::new();
+        let scanned = self.scan(keys.into(), stream, &mut batches);
+        // Wiped, unless all of it is authentic.
+        let mut plaintext = Zeroizing::new(vec![0; batches.iter().map(|batch| batch.plaintext).sum()]);
+        let mut rest = &mut plaintext[..];
+        let jobs = batches.into_iter().enumerate().map(|(i, batch)| {
+            let (out, later) = mem::take(&mut rest).split_at_mut(batch.plaintext);
+            rest = later;
+            (i, batch, out)
+        });
+        let worst = Mutex::new(None);
+        for_each(
+            Workers::chosen(self.workers),
+            jobs,
+            || (),
+            |(), (i, batch, out)| {
+                let worst = || worst.lock().unwrap_or_else(PoisonError::into_inner);
+                // What comes behind a bad frame does not count.
+                if worst().is_some_and(|(earlier, _)| earlier < i) {
+                    return;
+                }
+                if let Err(error) = batch.open_into(stream, out) {
+                    let mut worst = worst();
+                    if worst.is_none_or(|(earlier, _)| i < earlier) {
+                        *worst = Some((i, error));
+                    }
+                }
+            },
+        );
+        match worst.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => scanned.map(|()| mem::take(&mut *plaintext)),
         }
     }
 
-    fn decrypt_into(&self, keys: KeyRing, mut stream: &[u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
+    /// Looks at all of a stream but the insides of its data frames, and notes where those are: also if what it finds behind them is
+    /// an error.
+    fn scan(&self, keys: KeyRing, stream: &[u8], batches: &mut Vec<Batch>) -> Result<(), Error> {
         let mut decryptor = Decryptor::new(keys, self);
+        let mut at = 0;
         loop {
-            match decryptor.open(stream, plaintext)? {
-                Step::Start { consumed } => {
-                    stream = &stream[consumed..];
-                    // Plaintext is shorter than its frames: it never grows again, so no copy is left that nobody wipes.
-                    plaintext.reserve_exact(stream.len());
+            match decryptor.defer(&stream[at..])? {
+                Deferral::Data { consumed, deferred } => {
+                    Batch::add(batches, at..at + consumed, deferred);
+                    at += consumed;
                 }
-                Step::Data { consumed, .. } => stream = &stream[consumed..],
-                Step::Incomplete { .. } => return decryptor.end_of_input(stream.len()),
-                Step::End { consumed } if self.trailing != Some(Trailing::Leave) => {
+                Deferral::Step(Step::Start { consumed } | Step::Data { consumed, .. }) => at += consumed,
+                Deferral::Step(Step::Incomplete { .. }) => return decryptor.end_of_input(stream.len() - at),
+                Deferral::Step(Step::End { consumed }) if self.trailing != Some(Trailing::Leave) => {
                     // The decryptor takes nothing after the end, and calls whatever there is trailing data.
-                    return decryptor.open(&stream[consumed..], plaintext).map(drop);
+                    return decryptor.defer(&stream[at + consumed..]).map(drop);
                 }
-                Step::End { .. } => return Ok(()),
+                Deferral::Step(Step::End { .. }) => return Ok(()),
             }
         }
+    }
+}
+
+/// Data frames that lie one behind the other, and are opened together.
+struct Batch {
+    first: Deferred,
+    /// Where they are in the stream.
+    frames: Range<usize>,
+    /// How much plaintext they hold, in bytes.
+    plaintext: usize,
+}
+
+impl Batch {
+    /// Puts a frame into the last batch, or begins another one with it.
+    fn add(batches: &mut Vec<Self>, frame: Range<usize>, place: Deferred) {
+        let plaintext = frame.len() - FRAME_OVERHEAD;
+        match batches.last_mut() {
+            Some(batch) if batch.plaintext + plaintext <= BATCH_LEN => {
+                batch.frames.end = frame.end;
+                batch.plaintext += plaintext;
+            }
+            _ => batches.push(Self { first: place, frames: frame, plaintext }),
+        }
+    }
+
+    /// Opens the frames into `out`, which has the length of their plaintext, up to the first bad one.
+    fn open_into(mut self, stream: &[u8], mut out: &mut [u8]) -> Result<(), Error> {
+        let mut frames = &stream[self.frames];
+        while !frames.is_empty() {
+            let len = self.first.open_into(frames, out)?;
+            frames = &frames[len + FRAME_OVERHEAD..];
+            out = &mut out[len..];
+        }
+        Ok(())
     }
 }

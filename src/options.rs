@@ -2,9 +2,10 @@
 //!
 //! The setters check, so that options which exist are valid ones. No secret is ever an option.
 
-use std::{num::NonZeroUsize, sync::Arc, thread};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
+    blocking::available_parallelism,
     error::Error,
     format::{ChunkSize, MAX_CONTEXT_LEN},
 };
@@ -175,7 +176,7 @@ impl Default for DecryptOptions {
 
 /// As many as were asked for, or as there are cores.
 fn workers(n: usize) -> NonZeroUsize {
-    NonZeroUsize::new(n).or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    NonZeroUsize::new(n).or(NonZeroUsize::new(available_parallelism())).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// What bytes after the end of a stream mean.

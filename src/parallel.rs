@@ -7,20 +7,25 @@ use std::{
     collections::VecDeque,
     fmt, io,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
+    thread,
 };
 
 use tokio::runtime::Handle;
 
 use crate::{
-    blocking,
+    blocking::{self, available_parallelism},
+    format::FRAME_OVERHEAD,
     offload::{OFFLOAD_LEN, Offload},
 };
 
 /// How much plaintext several workers get at a time, in bytes. To hand a value over and back costs some 20 µs, much of it
 /// to wake a thread, which is a few percent of what sealing this much takes, and hidden behind it.
-const BATCH_LEN: usize = 1024 * 1024;
+pub(crate) const BATCH_LEN: usize = 1024 * 1024;
 
 /// From this much on, a value is worth handing over to other workers, in bytes.
 const HAND_OVER_LEN: usize = 64 * 1024;
@@ -37,13 +42,18 @@ impl Workers {
         workers.map_or(Self::ONE, |n| Self(n.get()))
     }
 
+    /// As many as were chosen, or one per core, but no more than `most`.
+    pub(crate) fn chosen_or_up_to(workers: Option<NonZeroUsize>, most: usize) -> Self {
+        workers.map_or_else(|| Self(available_parallelism().min(most)), |n| Self(n.get()))
+    }
+
     pub(crate) fn get(self) -> usize {
         self.0
     }
 
     /// How many chunks of this size are worked on together.
     pub(crate) fn chunks_per_batch(self, chunk_size: usize) -> usize {
-        if self == Self::ONE { 1 } else { (BATCH_LEN / chunk_size).max(1) }
+        if self == Self::ONE { 1 } else { chunks_per_batch(chunk_size) }
     }
 
     /// How many batches there may be, from the one that is being filled to the one that is being emptied.
@@ -54,6 +64,61 @@ impl Workers {
     /// Whether work on so many bytes is done elsewhere.
     fn hand_over(self, len: usize) -> bool {
         len >= if self == Self::ONE { OFFLOAD_LEN } else { HAND_OVER_LEN }
+    }
+}
+
+/// How many chunks of this size are a batch: so many that their frames are no longer than it, or one.
+pub(crate) fn chunks_per_batch(chunk_size: usize) -> usize {
+    (BATCH_LEN / (chunk_size + FRAME_OVERHEAD)).max(1)
+}
+
+/// Does work on all items, on several threads that live no longer than this call, and takes the items up in their order. This
+/// thread is one of them. Each has something of its own to work with.
+pub(crate) fn for_each<S, T: Send>(
+    workers: Workers,
+    items: impl ExactSizeIterator<Item = T> + Send,
+    own: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) + Sync,
+) {
+    let others = workers.get().min(items.len()).saturating_sub(1);
+    let items = Mutex::new(items);
+    let lane = || {
+        let mut own = own();
+        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some(item) = next() {
+            work(&mut own, item);
+        }
+    };
+    thread::scope(|scope| {
+        for helper in Helper::take(others) {
+            let help = || {
+                let _helper = helper;
+                lane();
+            };
+            // Where there is no thread to be had, the others do its work.
+            let _ = thread::Builder::new().name("agcm".to_owned()).spawn_scoped(scope, help);
+        }
+        lane();
+    });
+}
+
+/// A thread that helps another one. In the whole process there are fewer of them than there are cores: whoever asks when all are
+/// at work, does without.
+struct Helper;
+
+static HELPERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Helper {
+    fn take(most: usize) -> impl Iterator<Item = Self> {
+        let limit = available_parallelism() - 1;
+        let take = move |n: usize| (n < limit).then_some(n + 1);
+        (0..most).map_while(move |_| HELPERS.fetch_update(Relaxed, Relaxed, take).ok().map(|_| Self))
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        HELPERS.fetch_sub(1, Relaxed);
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 
-use crate::{blocking, error::Explained};
+use crate::{blocking, error::Explained, positioned::read_exact_at};
 
 /// The most that is copied out of the page cache on an async thread, in bytes: that takes some 50 µs.
 const CACHED_LEN: usize = 256 * 1024;
@@ -234,27 +234,4 @@ fn read_cached(file: &File, bytes: &mut [u8], offset: u64) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn read_cached(_: &File, _: &mut [u8], _: u64) -> bool {
     false
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => (bytes, offset) = (&mut bytes[n..], offset + n as u64),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(not(any(unix, windows)))]
-fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "files have no positioned reads here"))
 }

@@ -4,14 +4,14 @@
 
 use std::{
     fs::{File, Metadata},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    pump::{Callback, Sink, Source, stop_if},
+    ends::{Callback, Sink, Source, stop_if},
     target::{Existing, Target, Visibility, is_one_file},
 };
 use crate::{error::at, progress::Meter};
@@ -119,17 +119,17 @@ impl Job {
         work: impl FnOnce(Source<'_>, Sink<'_>, &CancellationToken) -> io::Result<u64>,
     ) -> io::Result<u64> {
         let target = new.create()?;
-        let total = self.pump(Sink { path: target.path(), file: target.file() }, work)?;
+        let total = self.pump(Sink { path: target.path(), file: Some(target.file()) }, work)?;
         new.check_place(target.path())?;
         target.publish()?;
         Ok(total)
     }
 
     /// Does the work, and says that it is done. Nothing is published yet, in case whoever is told panics.
-    pub(super) fn pump<W: Write>(
+    pub(super) fn pump(
         mut self,
-        to: W,
-        work: impl FnOnce(Source<'_>, W, &CancellationToken) -> io::Result<u64>,
+        to: Sink<'_>,
+        work: impl FnOnce(Source<'_>, Sink<'_>, &CancellationToken) -> io::Result<u64>,
     ) -> io::Result<u64> {
         let from = Source { path: &self.path, file: &self.file, meter: &mut self.meter };
         let total = work(from, to, &self.cancelled)?;

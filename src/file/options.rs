@@ -17,8 +17,9 @@ use tokio_util::{io::InspectReader, sync::CancellationToken};
 use zeroize::Zeroizing;
 
 use super::{
+    ends::{Callback, Sink, stopped},
     job::{Job, NewFile},
-    pump::{Callback, Opened, Sink, open, seal, stopped},
+    pump::{Opened, open, seal, seal_anew},
     target::{Existing, Visibility},
 };
 use crate::{
@@ -214,7 +215,8 @@ impl FileOptions {
     pub async fn verify_file(&self, src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io::Result<u64> {
         let (keys, options) = (keys.into(), self.decrypt.clone());
         self.run(src.as_ref(), move |job| {
-            job.pump(io::sink(), |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
+            let nowhere = Sink { path: Path::new(""), file: None };
+            job.pump(nowhere, |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
         })
         .await
     }
@@ -259,7 +261,7 @@ impl FileOptions {
                 };
                 // Whoever asks for another chunk size does not mean to unbind the stream.
                 let options = EncryptOptions { context: options.context.or(&decrypt.context), ..options };
-                seal(&key, &options, plaintext, to, cancelled)
+                seal_anew(&key, &options, plaintext, to, cancelled)
             })
         })
         .await
@@ -386,7 +388,7 @@ impl FileOptions {
             }
             total += batch.len() as u64;
             (target, batch) = blocking::io(move || {
-                Sink { path: target.path(), file: target.file() }.write_all(&batch)?;
+                Sink { path: target.path(), file: Some(target.file()) }.write_all(&batch)?;
                 batch.clear();
                 Ok((target, batch))
             })

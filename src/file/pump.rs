@@ -1,16 +1,19 @@
 //! From one file to another, frame by frame, in synchronous code on the blocking pool.
 //!
-//! Memory stays at a chunk or two. Everything that is read is counted, and the work stops within one chunk of being told to.
+//! Memory stays at a chunk or two. The bulk of a large file is left to [several workers](super::bulk).
 
 use std::{
-    fs::File,
-    io::{self, BufRead, Read, Write},
-    path::Path,
+    io::{self, BufRead, Read, Seek, SeekFrom, Write},
+    num::NonZeroUsize,
 };
 
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::{
+    bulk,
+    ends::{Sink, Source, stop_if},
+};
 use crate::{
     encrypt::Encryptor,
     error::at,
@@ -18,25 +21,45 @@ use crate::{
     io::open_queue::{Next, OpenQueue},
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
-    progress::{Meter, Progress},
 };
-
-/// Whom an operation tells about how far it has come.
-pub(super) type Callback = Box<dyn FnMut(Progress) + Send>;
 
 /// Encrypts all of `from`; returns the number of plaintext bytes.
 pub(super) fn seal(
     key: &Key,
     options: &EncryptOptions,
-    mut from: impl Read,
-    mut to: impl Write,
+    mut from: Source<'_>,
+    mut to: Sink<'_>,
     cancelled: &CancellationToken,
 ) -> io::Result<u64> {
     let (mut encryptor, prelude) = Encryptor::start(key, options)?;
+    to.write_all(&prelude)?;
+    let bulk = bulk::seal(&mut encryptor, &mut from, &to, options.workers, cancelled)?;
+    Ok(bulk + seal_rest(encryptor, from, to, cancelled)?)
+}
+
+/// Encrypts the plaintext of another stream; returns the number of its bytes.
+pub(super) fn seal_anew(
+    key: &Key,
+    options: &EncryptOptions,
+    from: Opened<'_>,
+    mut to: Sink<'_>,
+    cancelled: &CancellationToken,
+) -> io::Result<u64> {
+    let (encryptor, prelude) = Encryptor::start(key, options)?;
+    to.write_all(&prelude)?;
+    seal_rest(encryptor, from, to, cancelled)
+}
+
+/// Encrypts what is left of `from`, and ends the stream; returns the number of plaintext bytes.
+fn seal_rest(
+    mut encryptor: Encryptor,
+    mut from: impl Read,
+    mut to: Sink<'_>,
+    cancelled: &CancellationToken,
+) -> io::Result<u64> {
     let chunk_size = encryptor.chunk_size();
     let mut frame = Zeroizing::new(vec![0; chunk_size + FRAME_OVERHEAD]);
     let mut total = 0;
-    to.write_all(&prelude)?;
     loop {
         let len = read_full(&mut from, &mut frame[WORD_LEN..][..chunk_size])?;
         if len > 0 {
@@ -57,7 +80,7 @@ pub(super) fn seal(
 }
 
 /// Decrypts all of `from`; returns the number of plaintext bytes.
-pub(super) fn open(mut from: Opened<'_>, mut to: impl Write, cancelled: &CancellationToken) -> io::Result<u64> {
+pub(super) fn open(mut from: Opened<'_>, mut to: Sink<'_>, cancelled: &CancellationToken) -> io::Result<u64> {
     let mut total = 0;
     loop {
         let plaintext = from.fill_buf()?;
@@ -67,8 +90,13 @@ pub(super) fn open(mut from: Opened<'_>, mut to: impl Write, cancelled: &Cancell
             return Ok(total);
         }
         to.write_all(plaintext)?;
+        let is_first = total == 0;
         total += len as u64;
         from.consume(len);
+        if is_first {
+            // The stream was made by somebody who knows the key, and how large its chunks are may be believed.
+            total += from.open_bulk(&to, total, cancelled)?;
+        }
     }
 }
 
@@ -77,11 +105,25 @@ pub(super) struct Opened<'a> {
     queue: OpenQueue,
     from: Source<'a>,
     chunk_size: Option<usize>,
+    workers: Option<NonZeroUsize>,
 }
 
 impl<'a> Opened<'a> {
     pub(super) fn new(from: Source<'a>, keys: KeyRing, options: &DecryptOptions) -> Self {
-        Self { queue: OpenQueue::of_one_frame(keys, options, Trailing::Reject), from, chunk_size: None }
+        let queue = OpenQueue::of_one_frame(keys, options, Trailing::Reject);
+        Self { queue, from, chunk_size: None, workers: options.workers }
+    }
+
+    /// Opens the full chunks of a large file, as far as there are no others between them and nothing is wrong. `written` bytes
+    /// of plaintext were before.
+    fn open_bulk(&mut self, to: &Sink<'_>, written: u64, cancelled: &CancellationToken) -> io::Result<u64> {
+        let Some(place) = self.queue.place() else { return Ok(0) };
+        let Some(chunks) = bulk::open(&place, written, &mut self.from, to, self.workers, cancelled)? else {
+            return Ok(0);
+        };
+        let next = self.queue.leap(chunks);
+        self.from.file.seek(SeekFrom::Start(next)).map_err(|error| at(self.from.path, "reading", error))?;
+        Ok(chunks * place.chunk_size() as u64)
     }
 
     /// The chunk size of the stream, in bytes. Reads the start of it.
@@ -96,7 +138,7 @@ impl<'a> Opened<'a> {
 
 impl BufRead for Opened<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let Self { queue, from, chunk_size } = self;
+        let Self { queue, from, chunk_size, .. } = self;
         loop {
             let next = queue.next(true).map_err(|error| at(from.path, "decrypting", error.into()))?;
             // The stream forgets it at its end.
@@ -133,37 +175,6 @@ impl Read for Opened<'_> {
     }
 }
 
-/// A file that is read, counted, with errors that say which one it is.
-pub(super) struct Source<'a> {
-    pub(super) path: &'a Path,
-    pub(super) file: &'a File,
-    pub(super) meter: &'a mut Meter<Callback>,
-}
-
-impl Read for Source<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = self.file.read(buf).map_err(|error| at(self.path, "reading", error))?;
-        self.meter.add(len as u64);
-        Ok(len)
-    }
-}
-
-/// A file that is written, with errors that say which one it is.
-pub(super) struct Sink<'a> {
-    pub(super) path: &'a Path,
-    pub(super) file: &'a File,
-}
-
-impl Write for Sink<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write(buf).map_err(|error| at(self.path, "writing", error))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush().map_err(|error| at(self.path, "writing", error))
-    }
-}
-
 /// Fills `buf`, unless the input ends before; returns how much was read.
 fn read_full(from: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
@@ -176,14 +187,4 @@ fn read_full(from: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(len)
-}
-
-/// Ends work that is not wanted any more.
-pub(super) fn stop_if(cancelled: &CancellationToken) -> io::Result<()> {
-    if cancelled.is_cancelled() { Err(stopped()) } else { Ok(()) }
-}
-
-/// Not `Interrupted`, which many a loop would try again.
-pub(super) fn stopped() -> io::Error {
-    io::Error::other("the operation was cancelled; nothing was published")
 }

@@ -395,6 +395,22 @@ impl OpenQueue {
         self.decryptor.fail(error)
     }
 
+    /// The place of the next frame, if the stream is going on, is trusted, and nothing of it waits to be taken.
+    pub(crate) fn place(&mut self) -> Option<Deferred> {
+        let _ = self.leave_empty_batches();
+        let waits = !self.opened.is_empty() || self.found > 0 || !self.trusted;
+        self.decryptor.place().filter(|_| !waits)
+    }
+
+    /// Goes on behind so many full chunks, which the caller has opened at [`place`](Self::place), and wants the input from there:
+    /// returns where that is, in bytes from the start of the stream.
+    pub(crate) fn leap(&mut self, chunks: u64) -> u64 {
+        self.intake.clear();
+        self.rest.1 = 0;
+        (self.required, self.allowed) = (WORD_LEN, WORD_LEN);
+        self.decryptor.leap(chunks)
+    }
+
     /// Whether the stream was whole, whatever came after it, and all of it was taken.
     pub(crate) fn is_complete(&self) -> bool {
         let ended = self.decryptor.is_complete() || matches!(self.decryptor.error(), Some(Error::TrailingData { .. }));
