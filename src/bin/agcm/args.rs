@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, ops::Range, path::PathBuf, str::FromStr};
 
-use agcm::DEFAULT_CHUNK_SIZE;
+use agcm::{DEFAULT_CHUNK_SIZE, DecryptOptions, EncryptOptions};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
@@ -59,6 +59,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         force: Force,
         #[command(flatten)]
+        jobs: Jobs,
+        #[command(flatten)]
         files: Files,
     },
     /// Decrypt INPUT
@@ -70,6 +72,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         force: Force,
         #[command(flatten)]
+        jobs: Jobs,
+        #[command(flatten)]
         files: Files,
     },
     /// Authenticate all of INPUT, and write nothing
@@ -78,6 +82,8 @@ pub(crate) enum Command {
         keys: Keys,
         #[command(flatten)]
         context: Context,
+        #[command(flatten)]
+        jobs: Jobs,
         #[command(flatten)]
         input: Input,
     },
@@ -152,6 +158,8 @@ pub(crate) enum Command {
     },
     /// Measure the throughput for several chunk sizes, and pick one
     Bench {
+        #[command(flatten)]
+        jobs: Jobs,
         /// Up to 16 MiB of this file are measured, from memory; otherwise, 16 MiB of made-up data
         #[arg(value_hint = ValueHint::FilePath)]
         input: Option<PathBuf>,
@@ -237,6 +245,23 @@ pub(crate) struct ChunkSize {
     /// How much is sealed at a time: 1 byte to 10MiB
     #[arg(long, value_name = "SIZE", default_value_t = Size(DEFAULT_CHUNK_SIZE))]
     pub(crate) chunk_size: Size,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Jobs {
+    /// On so many cores; 0 for all. By default, large files take up to 4, and everything else 1
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+impl Jobs {
+    pub(crate) fn seal(&self, options: EncryptOptions) -> EncryptOptions {
+        self.jobs.map_or(options.clone(), |n| options.workers(n))
+    }
+
+    pub(crate) fn open(&self, options: DecryptOptions) -> DecryptOptions {
+        self.jobs.map_or(options.clone(), |n| options.workers(n))
+    }
 }
 
 #[derive(Debug, Args)]

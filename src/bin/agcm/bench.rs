@@ -10,14 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agcm::{DecryptReader, EncryptOptions, EncryptWriter, Key};
+use agcm::{DecryptOptions, DecryptReader, EncryptOptions, EncryptWriter, Key};
 use indicatif::HumanBytes;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncWriteExt, copy_buf, sink},
 };
 
-use crate::{args::Size, failure::Failure, streams::Run};
+use crate::{
+    args::{Jobs, Size},
+    failure::Failure,
+    streams::Run,
+};
 
 const SIZES: [Size; 7] =
     [Size(4 << 10), Size(16 << 10), Size(64 << 10), Size(256 << 10), Size(1 << 20), Size(4 << 20), Size(10 << 20)];
@@ -36,7 +40,7 @@ struct Line {
     decrypt: u64,
 }
 
-pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure> {
+pub(crate) async fn run(run: &Run, jobs: &Jobs, input: Option<PathBuf>) -> Result<(), Failure> {
     let data = match &input {
         Some(path) => {
             let reading = |error| Failure::from(error).about(&format!("reading {path:?}"));
@@ -47,10 +51,15 @@ pub(crate) async fn run(run: &Run, input: Option<PathBuf>) -> Result<(), Failure
     if data.is_empty() {
         return Err(Failure::usage("an empty file has no throughput: choose another one"));
     }
-    let lines = run.unless_cancelled(measure(&data)).await?;
+    let lines = run.unless_cancelled(measure(&data, jobs)).await?;
     let best = pick(&lines);
     let mut table = format!("{}\n", agcm::backend());
-    table += &format!("{} from memory, one core, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1);
+    let workers = match jobs.jobs {
+        None | Some(1) => "one worker".to_owned(),
+        Some(0) => "as many workers as cores".to_owned(),
+        Some(n) => format!("{n} workers"),
+    };
+    table += &format!("{} from memory, {workers}, median of {} runs\n", HumanBytes(data.len() as u64), ROUNDS - 1);
     table += "chunk size   encrypt MiB/s   decrypt MiB/s   overhead\n";
     for Line { size, encrypt, decrypt } in &lines {
         let overhead = 100.0 * 20.0 / size.0 as f64;
@@ -75,11 +84,11 @@ struct Candidate {
     decrypt: Vec<Duration>,
 }
 
-async fn measure(data: &[u8]) -> Result<Vec<Line>, Failure> {
-    let key = Key::generate();
+async fn measure(data: &[u8], jobs: &Jobs) -> Result<Vec<Line>, Failure> {
+    let (key, decrypt) = (Key::generate(), jobs.open(DecryptOptions::new()));
     let mut candidates = Vec::with_capacity(SIZES.len());
     for size in SIZES {
-        let options = EncryptOptions::new().chunk_size(size.0)?;
+        let options = jobs.seal(EncryptOptions::new().chunk_size(size.0)?);
         let stream = options.encrypt(&key, data);
         candidates.push(Candidate { size, options, stream, encrypt: Vec::new(), decrypt: Vec::new() });
     }
@@ -92,7 +101,8 @@ async fn measure(data: &[u8]) -> Result<Vec<Line>, Failure> {
             let encrypted = start.elapsed();
 
             let start = Instant::now();
-            copy_buf(&mut DecryptReader::new(black_box(&candidate.stream[..]), &key), &mut sink()).await?;
+            let reader = DecryptReader::with_options(black_box(&candidate.stream[..]), &key, &decrypt);
+            copy_buf(&mut { reader }, &mut sink()).await?;
             if round > 0 {
                 candidate.encrypt.push(encrypted);
                 candidate.decrypt.push(start.elapsed());

@@ -27,21 +27,21 @@ type Result<T = ()> = std::result::Result<T, Failure>;
 pub(crate) async fn run(run: &Run, command: Command) -> Result {
     match command {
         Command::Keygen { output } => keygen(run, output).await,
-        Command::Encrypt { key, context, chunk_size, force, files } => {
-            let options = encrypt_options(chunk_size.chunk_size, context.context)?;
+        Command::Encrypt { key, context, chunk_size, force, jobs, files } => {
+            let options = jobs.seal(encrypt_options(chunk_size.chunk_size, context.context)?);
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
             output.spares(&input, &key.key)?;
             let key = run.unless_cancelled(keys::one(key.key.as_deref())).await?;
             encrypt(run, key, options, force.force, input, output).await
         }
-        Command::Decrypt { keys, context, force, files } => {
-            let options = decrypt_options(context.context)?;
+        Command::Decrypt { keys, context, force, jobs, files } => {
+            let options = jobs.open(decrypt_options(context.context)?);
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
             output.spares(&input, &keys.keys)?;
             decrypt(run, run.unless_cancelled(keys::ring(&keys.keys)).await?, options, force.force, input, output).await
         }
-        Command::Verify { keys, context, input } => {
-            let options = decrypt_options(context.context)?;
+        Command::Verify { keys, context, jobs, input } => {
+            let options = jobs.open(decrypt_options(context.context)?);
             verify(run, run.unless_cancelled(keys::ring(&keys.keys)).await?, options, Input::new(input.input)).await
         }
         Command::Inspect { json, input } => look(run, json, Input::new(input.input)).await,
@@ -69,7 +69,7 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
         }
         Command::Snapshot(command) => snapshots::run(run, command).await,
         Command::Keys { keys, command } => snapshots::keys(run, keys, command).await,
-        Command::Bench { input } => bench::run(run, input).await,
+        Command::Bench { jobs, input } => bench::run(run, &jobs, input).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "agcm", &mut script);
