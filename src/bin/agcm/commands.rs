@@ -107,16 +107,20 @@ async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, inpu
         files.encrypt_file(input, output, &key).await.map_err(unless_forced)?;
         return Ok(());
     }
-    let (reader, len) = open(run, &input).await?;
-    let reader = ProgressReader::new(reader, len, bar.callback());
     match output {
         // The files count by themselves.
         Output::File(output) => {
+            let (reader, len) = open(run, &input).await?;
+            let reader = ProgressReader::new(reader, len, bar.callback());
             let options = run.file_options(force).encrypt_options(options);
             options.encrypt_from(reader, output, &key).await.map_err(unless_forced)?;
             Ok(())
         }
-        output => run.copy(EncryptReader::with_options(reader, &key, &options), &input, &output, force).await,
+        output => {
+            let (reader, len) = open_direct(run, &input).await?;
+            let reader = ProgressReader::new(reader, len, bar.callback());
+            run.copy(EncryptReader::with_options(reader, &key, &options), &input, &output, force).await
+        }
     }
 }
 
@@ -134,15 +138,19 @@ async fn decrypt(
         files.progress(bar.callback()).decrypt_file(input, output, keys).await.map_err(unless_forced)?;
         return Ok(());
     }
-    let (reader, len) = open(run, &input).await?;
-    let reader = ProgressReader::new(reader, len, bar.callback());
     match output {
         Output::File(output) => {
+            let (reader, len) = open(run, &input).await?;
+            let reader = ProgressReader::new(reader, len, bar.callback());
             let decrypted = files.decrypt_from(reader, output, keys).await;
             decrypted.map_err(|error| of_input_or_output(&input, error))?;
             Ok(())
         }
-        output => run.copy(DecryptReader::with_options(reader, keys, &options), &input, &output, force).await,
+        output => {
+            let (reader, len) = open_direct(run, &input).await?;
+            let reader = ProgressReader::new(reader, len, bar.callback());
+            run.copy(DecryptReader::with_options(reader, keys, &options), &input, &output, force).await
+        }
     }
 }
 
@@ -173,6 +181,14 @@ async fn open(run: &Run, input: &Input) -> Result<(impl AsyncRead + Unpin + use<
     let open =
         async { input.open().await.map_err(|error| Failure::from(error).about(&format!("opening {}", input.name()))) };
     run.unless_cancelled(open).await
+}
+
+/// As [`open`], for [`Run::copy`], which reads on a thread that may block.
+async fn open_direct(run: &Run, input: &Input) -> Result<(impl AsyncRead + Send + Unpin + use<>, Option<u64>)> {
+    let input = input.clone();
+    let open =
+        move || input.open_direct().map_err(|error| Failure::from(error).about(&format!("opening {}", input.name())));
+    run.in_thread(open).await
 }
 
 async fn look(run: &Run, json: bool, input: Input) -> Result {

@@ -9,6 +9,7 @@ mod args;
 mod bar;
 mod bench;
 mod commands;
+mod direct;
 mod failure;
 mod guards;
 mod keys;

@@ -5,16 +5,22 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     pin::Pin,
 };
 
 use agcm::FileOptions;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    runtime::Handle,
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::{
+    direct::Direct,
     failure::Failure,
     guards::{is_one_file, keep_keys_from},
     terminal::{Text, binary_to_terminal, is_terminal},
@@ -24,7 +30,7 @@ use crate::{
 const READ_LEN: usize = 1024 * 1024;
 
 /// What a command reads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Input {
     Stdin,
     /// An ordinary file, or what is to be looked for as one.
@@ -64,10 +70,22 @@ impl Input {
         let len = metadata.is_file().then_some(metadata.len());
         Ok((Box::pin(BufReader::with_capacity(READ_LEN, file)), len))
     }
+
+    /// As [`open`](Self::open), for a thread that may block.
+    pub(crate) fn open_direct(&self) -> io::Result<(Box<dyn AsyncRead + Send + Unpin>, Option<u64>)> {
+        let (Self::File(path) | Self::Special(path)) = self else { return Ok((Box::new(Direct(stdin()?)), None)) };
+        let file = fs::File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let len = metadata.is_file().then_some(metadata.len());
+        Ok((Box::new(Direct(file)), len))
+    }
 }
 
 /// What a command writes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Output {
     Stdout,
     /// A file that appears when it is complete.
@@ -110,28 +128,38 @@ impl Output {
         }
     }
 
-    async fn open(&self) -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
-        match self {
-            Self::Stdout => stdout(),
-            Self::File(path) | Self::Special(path) => {
-                Ok(Box::pin(tokio::fs::OpenOptions::new().write(true).open(path).await?))
-            }
-        }
+    /// Opens it, for a thread that may block.
+    fn open_direct(&self) -> io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
+        Ok(match self {
+            Self::Stdout => Box::new(Direct(stdout()?)),
+            Self::File(path) | Self::Special(path) => Box::new(Direct(fs::OpenOptions::new().write(true).open(path)?)),
+        })
     }
+}
+
+/// Standard input as a file: that reads as much at a time as it is asked for, where the standard library's has a small buffer.
+#[cfg(unix)]
+fn stdin() -> io::Result<fs::File> {
+    use std::os::fd::AsFd;
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+#[cfg(not(unix))]
+fn stdin() -> io::Result<io::Stdin> {
+    Ok(io::stdin())
 }
 
 /// Standard output as a file, not as the standard library's: that keeps what follows the last newline, and at the end of the process
 /// waits until it can be written, even if nobody reads and the command was told to stop.
 #[cfg(unix)]
-fn stdout() -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
+fn stdout() -> io::Result<fs::File> {
     use std::os::fd::AsFd;
-    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    Ok(Box::pin(tokio::fs::File::from_std(stdout.into())))
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 #[cfg(not(unix))]
-fn stdout() -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
-    Ok(Box::pin(tokio::io::stdout()))
+fn stdout() -> io::Result<io::Stdout> {
+    Ok(io::stdout())
 }
 
 /// Whether there is something that is neither file nor folder.
@@ -156,16 +184,17 @@ impl Run {
     /// To a terminal only text goes, unless it is forced.
     pub(crate) async fn copy(
         &self,
-        reader: impl AsyncBufRead,
+        reader: impl AsyncBufRead + Send + 'static,
         source: &Input,
         output: &Output,
         force: bool,
     ) -> Result<(), Failure> {
         let mut text = (!force && output.is_terminal()).then(Text::default);
-        let copy = async {
+        let (source, output) = (source.clone(), output.clone());
+        let copy = async move {
             let mut reader = std::pin::pin!(reader);
             let writing = |error: io::Error| Failure::from(error).about("writing the output");
-            let mut writer = output.open().await.map_err(writing)?;
+            let mut writer = output.open_direct().map_err(writing)?;
             let copied = loop {
                 let bytes = match reader.fill_buf().await {
                     Ok([]) => break Ok(()),
@@ -184,7 +213,17 @@ impl Run {
             copied.and(flushed)?;
             writer.shutdown().await.map_err(writing)
         };
-        self.unless_cancelled(copy).await
+        self.in_thread(move || Handle::current().block_on(copy)).await
+    }
+
+    /// Does work that blocks. If it is not wanted any more, it is left to itself, until the process ends.
+    pub(crate) async fn in_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let work = spawn_blocking(work);
+        let result = async { work.await.unwrap_or_else(|error| Err(Failure::other(&error.to_string()))) };
+        self.unless_cancelled(result).await
     }
 
     /// Says that an input was authenticated to its end.
@@ -198,12 +237,13 @@ impl Run {
     /// Writes to standard output, whatever that is: whoever reads it may keep one waiting.
     pub(crate) async fn print(&self, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
         let writing = |error: io::Error| Failure::from(error).about("writing the output");
-        let print = async {
+        let bytes = Zeroizing::new(bytes.as_ref().to_vec());
+        let print = move || {
             let mut stdout = stdout().map_err(writing)?;
-            stdout.write_all(bytes.as_ref()).await.map_err(writing)?;
-            stdout.flush().await.map_err(writing)
+            stdout.write_all(&bytes).map_err(writing)?;
+            stdout.flush().map_err(writing)
         };
-        self.unless_cancelled(print).await
+        self.in_thread(print).await
     }
 
     /// Drops work that is not wanted any more.
