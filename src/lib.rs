@@ -127,6 +127,7 @@ mod key;
 mod offload;
 mod options;
 mod parallel;
+mod pool;
 mod positioned;
 
 mod aead;
@@ -173,6 +174,7 @@ pub use crate::{
     key::{Key, KeyRing},
     oneshot::{decrypt, encrypt},
     options::{DecryptOptions, EncryptOptions, Trailing},
+    pool::trim_memory,
     progress::{Progress, ProgressReader, ProgressWriter},
     range::{MAX_RANGE_LEN, RangeReader, RangeStream},
     read_at::{PositionedFile, ReadAt},

@@ -2,6 +2,8 @@
 //!
 //! Counts are per thread, and what is counted runs on the thread of its test, so tests do not disturb each other. A block that
 //! is resized counts for the difference: where the allocator has to move it, the old and the new exist together for a moment.
+//!
+//! Buffers that are kept for the next stream are not allocated anew, so each test begins without any, and no other runs beside it.
 
 #![allow(unsafe_code, reason = "a global allocator cannot be written without it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -17,6 +19,7 @@ use std::{
     pin::Pin,
     ptr, slice,
     sync::{
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -55,6 +58,17 @@ thread_local! {
 
 /// Of all threads: only one test here has marks in its memory.
 static MARKS_FREED: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps other tests away, and frees what they have left to be used again.
+fn alone() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    let alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    // The first of its kind makes room for what is kept.
+    let mut writer = EncryptWriter::new(tokio::io::sink(), &Key::generate());
+    block_on(writer.shutdown()).unwrap();
+    agcm::trim_memory();
+    alone
+}
 
 fn count(old: usize, new: usize) {
     let held = HELD.get() + new as isize - old as isize;
@@ -162,6 +176,7 @@ impl AsyncRead for Source {
 
 #[test]
 fn a_writer_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let _alone = alone();
     let (key, chunk) = (Key::generate(), vec![7; CHUNK]);
     let since = Since::now();
     let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
@@ -178,6 +193,7 @@ fn a_writer_holds_one_chunk_and_allocates_nothing_once_it_runs() {
         writer.shutdown().await.unwrap();
     });
     assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+    agcm::trim_memory();
     let finished = Since::now();
     drop(writer);
     assert!(finished.held - HELD.get() < 256, "the buffer is given back when the stream is finished");
@@ -185,6 +201,7 @@ fn a_writer_holds_one_chunk_and_allocates_nothing_once_it_runs() {
 
 #[test]
 fn a_reader_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let _alone = alone();
     let key = Key::generate();
     for buffered in [false, true] {
         let source = Source::new(&key, CHUNKS);
@@ -221,6 +238,7 @@ fn a_reader_holds_one_chunk_and_allocates_nothing_once_it_runs() {
 
 #[test]
 fn a_pulling_encryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let _alone = alone();
     let key = Key::generate();
     let since = Since::now();
     let mut reader = EncryptReader::new(tokio::io::repeat(7).take((CHUNKS * CHUNK + 5) as u64), &key);
@@ -240,6 +258,7 @@ fn a_pulling_encryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
     });
     assert_eq!(total, 117 + CHUNKS * (CHUNK + 20) + 25);
     assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
+    agcm::trim_memory();
     let finished = Since::now();
     drop(reader);
     assert!(finished.held - HELD.get() < 256, "the buffer is given back when the stream is finished");
@@ -247,6 +266,7 @@ fn a_pulling_encryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
 
 #[test]
 fn a_pushed_decryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
+    let _alone = alone();
     let key = Key::generate();
     let mut source = Source::new(&key, CHUNKS);
     let mut piece = vec![0; 50_000];
@@ -275,6 +295,7 @@ fn a_pushed_decryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
 
 #[test]
 fn a_seeking_reader_holds_one_chunk_and_a_bounded_index() {
+    let _alone = alone();
     let key = Key::generate();
     let stream = agcm::encrypt(&key, &vec![7; 16 * MIB]);
     let since = Since::now();
@@ -309,6 +330,7 @@ fn a_seeking_reader_holds_one_chunk_and_a_bounded_index() {
 
 #[test]
 fn a_seeking_reader_never_grows_its_buffer() {
+    let _alone = alone();
     // Of an irregular stream, the word behind a frame is read along with it.
     let key = Key::generate();
     let (mut encryptor, prelude) = Encryptor::start(&key, &EncryptOptions::new()).unwrap();
@@ -330,6 +352,7 @@ fn a_seeking_reader_never_grows_its_buffer() {
 
 #[test]
 fn a_range_holds_what_is_returned_and_one_chunk() {
+    let _alone = alone();
     let key = Key::generate();
     // Slices of this are not copied, so what a range has read does not count here.
     let source = bytes::Bytes::from(agcm::encrypt(&key, &vec![7; 4 * MIB]));
@@ -382,6 +405,7 @@ fn first_error(stream: &[u8], key: &Key) -> (Option<Error>, usize) {
 
 #[test]
 fn nothing_is_allocated_on_the_word_of_a_header() {
+    let _alone = alone();
     let stream = large_prelude(&Key::generate());
     let (error, peak) = first_error(&stream, &Key::generate());
     assert_eq!(error, Some(Error::KeyMismatch));
@@ -390,6 +414,7 @@ fn nothing_is_allocated_on_the_word_of_a_header() {
 
 #[test]
 fn nothing_is_allocated_on_the_word_of_a_frame() {
+    let _alone = alone();
     let key = Key::generate();
     let mut stream = large_prelude(&key);
     // A data frame of 10 MiB and a tag.
@@ -401,6 +426,7 @@ fn nothing_is_allocated_on_the_word_of_a_frame() {
 
 #[test]
 fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
+    let _alone = alone();
     let key = Key::generate();
     let mut stream = EncryptOptions::new().chunk_size(MIB).unwrap().encrypt(&key, &vec![7; MIB]);
     let last = stream.len() - 37 - 1;
@@ -415,6 +441,7 @@ fn until_a_frame_has_authenticated_memory_follows_what_has_arrived() {
 
 #[test]
 fn a_reader_of_go_streams_holds_what_has_arrived_and_then_one_chunk() {
+    let _alone = alone();
     let key = Key::generate();
     let stream =
         go_stream(key.expose_bytes(), [7; 12], u32::try_from(MIB).unwrap(), &[&[7; 500_000], &[8; MIB - 1], &[9; 100]]);
@@ -447,6 +474,7 @@ fn assert_wipes(what: &str, run: impl FnOnce(&[u8])) {
     let plaintext = MARK.repeat(8000);
     MARKS_FREED.store(0, Ordering::SeqCst);
     run(&plaintext);
+    agcm::trim_memory();
     assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 0, "{what}");
     drop(plaintext);
     assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 1, "the test sees what it looks for");
@@ -463,6 +491,7 @@ fn consume(reader: &mut (impl AsyncBufRead + Unpin), mut left: usize) {
 
 #[test]
 fn secrets_are_wiped_before_their_memory_is_freed() {
+    let _alone = alone();
     let key = Key::generate();
     assert_wipes("a writer, dropped", |plaintext| {
         let mut writer = EncryptWriter::new(tokio::io::sink(), &key);

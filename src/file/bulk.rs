@@ -18,7 +18,6 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::ends::{Callback, Sink, Source, stop_if};
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     error::at,
     format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, PRELUDE_LEN},
     parallel::{Workers, for_each},
+    pool::Buffer,
     positioned::{self, read_exact_at, write_all_at},
     progress::Meter,
 };
@@ -199,8 +199,8 @@ struct Batch {
 
 /// What one worker works with.
 struct Buffers {
-    plaintext: Zeroizing<Vec<u8>>,
-    frames: Vec<u8>,
+    plaintext: Buffer,
+    frames: Buffer,
 }
 
 impl Batch {
@@ -226,8 +226,8 @@ impl Batch {
     fn buffers(self) -> Buffers {
         let plaintext = self.chunks * self.chunk_size;
         Buffers {
-            plaintext: Zeroizing::new(vec![0; plaintext]),
-            frames: vec![0; plaintext + self.chunks * FRAME_OVERHEAD],
+            plaintext: Buffer::zeroed(plaintext),
+            frames: Buffer::zeroed(plaintext + self.chunks * FRAME_OVERHEAD),
         }
     }
 }

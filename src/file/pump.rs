@@ -8,7 +8,6 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::{
     bulk,
@@ -21,6 +20,7 @@ use crate::{
     io::open_queue::{Next, OpenQueue},
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
+    pool::Buffer,
 };
 
 /// Encrypts all of `from`; returns the number of plaintext bytes.
@@ -58,7 +58,7 @@ fn seal_rest(
     cancelled: &CancellationToken,
 ) -> io::Result<u64> {
     let chunk_size = encryptor.chunk_size();
-    let mut frame = Zeroizing::new(vec![0; chunk_size + FRAME_OVERHEAD]);
+    let mut frame = Buffer::zeroed(chunk_size + FRAME_OVERHEAD);
     let mut total = 0;
     loop {
         let len = read_full(&mut from, &mut frame[WORD_LEN..][..chunk_size])?;

@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::{BufMut, buf::Limit};
-use zeroize::Zeroizing;
 
 use crate::{
     decrypt::{Decryptor, Deferral, Deferred, Step},
@@ -20,6 +19,7 @@ use crate::{
     key::KeyRing,
     options::{DecryptOptions, Trailing},
     parallel::{Pipeline, Workers},
+    pool::Buffer,
 };
 
 /// Until a data frame has authenticated, the buffer holds at most twice what has arrived and this much, in bytes.
@@ -41,7 +41,7 @@ pub(crate) struct OpenQueue {
     decryptor: Decryptor,
     trailing: Trailing,
     workers: Workers,
-    intake: Zeroizing<Vec<u8>>,
+    intake: Buffer,
     /// How much of its front is whole data frames, how many those are, and where they stand in the stream.
     found: usize,
     frames: usize,
@@ -52,7 +52,7 @@ pub(crate) struct OpenQueue {
     /// What the next intake begins with: no more than a frame word.
     rest: ([u8; WORD_LEN], usize),
     opened: Pipeline<Batch>,
-    spare: Vec<Zeroizing<Vec<u8>>>,
+    spare: Vec<Buffer>,
     /// What would be wrong with the batch that was opened last.
     latest: Option<Error>,
     /// A data frame was authentic, so the stream was made by somebody who knows the key. Its first 80 bytes alone could be
@@ -95,7 +95,7 @@ impl OpenQueue {
             decryptor: Decryptor::new(keys, options),
             trailing: options.trailing.unwrap_or(trailing),
             workers,
-            intake: Zeroizing::default(),
+            intake: Buffer::default(),
             found: 0,
             frames: 0,
             first: None,
@@ -239,23 +239,22 @@ impl OpenQueue {
         self.rest.1 = 0;
         self.spare = Vec::new();
         if self.found == 0 {
-            self.intake = Zeroizing::default();
+            self.intake = Buffer::default();
         }
     }
 
     /// Makes sure that the intake begins with what is known of its first frame.
     fn prepare(&mut self) {
-        if self.intake.capacity() == 0 {
-            self.intake = self.spare.pop().unwrap_or_default();
-        }
         let (rest, len) = mem::take(&mut self.rest);
-        if len > 0 {
-            if self.intake.capacity() == 0 {
-                let whole = self.whole().unwrap_or(len);
-                self.intake.reserve_exact(whole);
-            }
-            self.intake.extend_from_slice(&rest[..len]);
+        if self.intake.capacity() == 0 && (len > 0 || !self.spare.is_empty()) {
+            self.intake = self.new_intake(len);
         }
+        self.intake.extend_from_slice(&rest[..len]);
+    }
+
+    /// An intake for a whole batch, or at least for so much.
+    fn new_intake(&mut self, len: usize) -> Buffer {
+        self.spare.pop().unwrap_or_else(|| Buffer::with_capacity(self.whole().unwrap_or(len)))
     }
 
     /// Room for what may be read now: at least one byte, and no more than surely is the stream's. For when the next is to read.
@@ -263,7 +262,7 @@ impl OpenQueue {
         self.prepare();
         let len = self.intake.len();
         match self.whole() {
-            Some(whole) if self.intake.capacity() == 0 => self.intake.reserve_exact(whole),
+            Some(whole) if self.intake.capacity() == 0 => self.intake = Buffer::with_capacity(whole),
             None if len == self.intake.capacity() => {
                 // All ciphertext so far, so it may be moved without being wiped. Where the allocator has to move it, the old and
                 // the new buffer exist together while it does.
@@ -333,9 +332,7 @@ impl OpenQueue {
             self.rest.1 = rest.len();
         } else {
             // Not with one worker, who opens each frame as soon as it is whole.
-            self.intake = self.spare.pop().unwrap_or_default();
-            let whole = self.whole().unwrap_or(rest.len());
-            self.intake.reserve_exact(whole);
+            self.intake = self.new_intake(rest.len());
             self.intake.extend_from_slice(rest);
         }
         buf.truncate(self.found);
@@ -363,7 +360,7 @@ impl OpenQueue {
                     self.trusted = true;
                     self.rest.1 = self.intake.len();
                     self.rest.0[..self.rest.1].copy_from_slice(&self.intake);
-                    self.intake = Zeroizing::default();
+                    self.intake = Buffer::default();
                 }
                 len
             }
@@ -456,7 +453,7 @@ fn longest_frame(chunk_size: usize) -> usize {
 ///  +------+-----+-----+------+------+-----+------+---+-----+
 /// ```
 struct Batch {
-    buf: Zeroizing<Vec<u8>>,
+    buf: Buffer,
     place: Deferred,
     /// What is left of the frame that is given out.
     plaintext: Range<usize>,
@@ -470,7 +467,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(buf: Zeroizing<Vec<u8>>, place: Deferred) -> Self {
+    fn new(buf: Buffer, place: Deferred) -> Self {
         Self { buf, place, plaintext: 0..0, next: 0, end: 0, error: None, taken: false }
     }
 

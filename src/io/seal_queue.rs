@@ -8,8 +8,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use zeroize::Zeroizing;
-
 use crate::{
     encrypt::{Encryptor, Permit},
     error::Error,
@@ -17,6 +15,7 @@ use crate::{
     key::Key,
     options::EncryptOptions,
     parallel::{Pipeline, Workers},
+    pool::Buffer,
 };
 
 /// The encrypting side of a stream: a batch that is being filled, and behind it those that are sealed, or being sealed.
@@ -304,7 +303,7 @@ impl fmt::Debug for SealQueue {
 /// ```
 struct Batch {
     /// As long as it will ever be, so that no copy of plaintext is left behind.
-    buf: Zeroizing<Vec<u8>>,
+    buf: Buffer,
     sent: usize,
     sealed: usize,
     chunk_size: usize,
@@ -334,7 +333,7 @@ impl Batch {
 
     fn with(len: usize, chunk_size: usize, chunks: usize) -> Self {
         Self {
-            buf: Zeroizing::new(vec![0; len]),
+            buf: Buffer::zeroed(len),
             sent: 0,
             sealed: 0,
             chunk_size,
