@@ -222,7 +222,7 @@ impl Run {
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let work = spawn_blocking(work);
-        let result = async { work.await.unwrap_or_else(|error| Err(Failure::other(&error.to_string()))) };
+        let result = async { work.await.unwrap_or_else(|error| Err(Failure::other(error.to_string()))) };
         self.unless_cancelled(result).await
     }
 
