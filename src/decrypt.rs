@@ -177,13 +177,8 @@ impl Decryptor {
             Look::Step(step) => return Ok(Deferral::Step(step)),
             Look::Data { len } => len,
         };
-        let Some(deferred) = self.place() else {
-            unreachable!("look finds data frames only between start and end");
-        };
-        if let State::Frames(Frames { tally, .. }) = &mut self.state {
-            tally.add(len);
-        }
-        self.at += (FRAME_OVERHEAD + len) as u64;
+        let deferred = self.found();
+        self.go_on_behind(len);
         Ok(Deferral::Data { consumed: FRAME_OVERHEAD + len, deferred })
     }
 
@@ -318,19 +313,29 @@ impl Decryptor {
 
     /// Opens the data frame of `len` bytes that `look` found, and moves on behind it. Its tag is at the front of `rest`.
     fn open_data(&mut self, len: usize, body: Body<'_>, rest: &[u8]) -> Result<(), Error> {
-        let State::Frames(Frames { key, tally }) = &mut self.state else {
-            unreachable!("look finds data frames only between start and end");
-        };
-        if key.open(Kind::Data, tally.total(), body, &rest[..TAG_LEN]).is_err() {
-            let error = Error::Corrupt { frame: tally.frames(), at: self.at };
-            return Err(self.fail(error));
-        }
-        tally.add(len);
-        self.at += (FRAME_OVERHEAD + len) as u64;
+        let opened = self.found().open(body, &rest[..TAG_LEN], len);
+        opened.map_err(|error| self.fail(error))?;
+        self.go_on_behind(len);
         Ok(())
     }
 
-    /// From now on every step fails with `error`. The stream key is wiped.
+    /// The place of the data frame that `look` found.
+    fn found(&self) -> Deferred {
+        match self.place() {
+            Some(place) => place,
+            None => unreachable!("look finds data frames only between start and end"),
+        }
+    }
+
+    /// Goes on behind a data frame of `len` plaintext bytes.
+    fn go_on_behind(&mut self, len: usize) {
+        if let State::Frames(Frames { tally, .. }) = &mut self.state {
+            tally.add(len);
+            self.at += (FRAME_OVERHEAD + len) as u64;
+        }
+    }
+
+    /// From now on every step fails with `error`. The stream key is wiped, as soon as no deferred frame needs it.
     pub(crate) fn fail(&mut self, error: Error) -> Error {
         self.state = State::Failed(error);
         error

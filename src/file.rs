@@ -19,7 +19,9 @@ use crate::key::{Key, KeyRing};
 /// Encrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
 /// The stream is written to a temporary file in the folder of `dst`, synced to disk, and renamed. All work is done on the
-/// blocking pool; memory stays at one chunk, whatever the size of the file. On Unix `dst` gets the permissions that the umask
+/// blocking pool, and from 4 MiB on by up to four threads, if there are as many cores
+/// ([workers](crate::EncryptOptions::workers)): while one waits for the disk, another seals. Memory stays at a chunk or two,
+/// or half a megabyte, for each of them, whatever the size of the file. On Unix `dst` gets the permissions that the umask
 /// gives to new files, whatever those of `src` are.
 ///
 /// For another chunk size, a context, progress, or to replace a file that is there, see [`FileOptions`].
@@ -52,8 +54,8 @@ use crate::key::{Key, KeyRing};
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, the work stops within one chunk, and the temporary file is removed, a moment later. If that
-/// comes too late, `dst` is complete.
+/// If the future is dropped, the work stops within 256 KiB or one chunk, and the temporary file is removed, a moment later.
+/// If that comes too late, `dst` is complete.
 ///
 /// # Panics
 ///
@@ -96,7 +98,7 @@ pub async fn decrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, keys: im
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, the work stops within one chunk.
+/// If the future is dropped, the work stops within 256 KiB or one chunk.
 ///
 /// # Panics
 ///

@@ -162,6 +162,11 @@ pub(crate) const TAG_LEN: usize = 16;
 pub(crate) const TRAILER_LEN: usize = 17;
 const KEY_BODY_LEN: usize = SALT_LEN + COMMITMENT_LEN;
 
+/// How long a frame can be behind the key frame, in bytes.
+pub(crate) fn longest_frame(chunk_size: usize) -> usize {
+    FINAL_FRAME_LEN.max(FRAME_OVERHEAD + chunk_size)
+}
+
 /// The first 24 bytes of a stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Header {

@@ -5,7 +5,7 @@
 
 use std::{
     mem,
-    ops::Range,
+    ops::{ControlFlow, Range},
     sync::{Mutex, PoisonError},
 };
 
@@ -92,8 +92,11 @@ impl EncryptOptions {
                 Err(error) => panic!("the slice cannot be one stream: {error}"),
             }
         });
-        let seal = |(permit, plaintext, frames): (Permit, &[u8], &mut [u8])| permit.seal_from(plaintext, frames);
-        for_each(Workers::chosen(self.workers), batches, || (), |(), batch| seal(batch));
+        let seal = |(): &mut (), (permit, plaintext, frames): (Permit, &[u8], &mut [u8])| {
+            permit.seal_from(plaintext, frames);
+            ControlFlow::Continue(())
+        };
+        for_each(Workers::chosen(self.workers), batches, || (), seal);
         end.copy_from_slice(&encryptor.finish());
         stream
     }
@@ -107,36 +110,28 @@ impl DecryptOptions {
     /// Whatever is wrong with the stream, in the order that [the format](crate::format#what-a-reader-checks) states. What
     /// was decrypted up to there is wiped, not returned.
     pub fn decrypt(&self, keys: impl Into<KeyRing>, stream: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut batches = Vec::new();
-        let scanned = self.scan(keys.into(), stream, &mut batches);
+        let mut runs = Vec::new();
+        let scanned = self.scan(keys.into(), stream, &mut runs);
         // Wiped, unless all of it is authentic.
-        let mut plaintext = Zeroizing::new(vec![0; batches.iter().map(|batch| batch.plaintext).sum()]);
+        let mut plaintext = Zeroizing::new(vec![0; runs.iter().map(|run| run.plaintext).sum()]);
         let mut rest = &mut plaintext[..];
-        let jobs = batches.into_iter().enumerate().map(|(i, batch)| {
-            let (out, later) = mem::take(&mut rest).split_at_mut(batch.plaintext);
+        let jobs = runs.into_iter().enumerate().map(|(i, run)| {
+            let (out, later) = mem::take(&mut rest).split_at_mut(run.plaintext);
             rest = later;
-            (i, batch, out)
+            (i, run, out)
         });
-        let worst = Mutex::new(None);
-        for_each(
-            Workers::chosen(self.workers),
-            jobs,
-            || (),
-            |(), (i, batch, out)| {
-                let worst = || worst.lock().unwrap_or_else(PoisonError::into_inner);
-                // What comes behind a bad frame does not count.
-                if worst().is_some_and(|(earlier, _)| earlier < i) {
-                    return;
-                }
-                if let Err(error) = batch.open_into(stream, out) {
-                    let mut worst = worst();
-                    if worst.is_none_or(|(earlier, _)| i < earlier) {
-                        *worst = Some((i, error));
-                    }
-                }
-            },
-        );
-        match worst.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let first = Mutex::new(None);
+        let open = |(): &mut (), (i, run, out): (usize, Run, &mut [u8])| {
+            let Err(error) = run.open_into(stream, out) else { return ControlFlow::Continue(()) };
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.is_none_or(|(earlier, _)| i < earlier) {
+                *first = Some((i, error));
+            }
+            // What comes behind a bad frame does not count.
+            ControlFlow::Break(())
+        };
+        for_each(Workers::chosen(self.workers), jobs, || (), open);
+        match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),
             None => scanned.map(|()| mem::take(&mut *plaintext)),
         }
@@ -144,13 +139,13 @@ impl DecryptOptions {
 
     /// Looks at all of a stream but the insides of its data frames, and notes where those are: also if what it finds behind them is
     /// an error.
-    fn scan(&self, keys: KeyRing, stream: &[u8], batches: &mut Vec<Batch>) -> Result<(), Error> {
+    fn scan(&self, keys: KeyRing, stream: &[u8], runs: &mut Vec<Run>) -> Result<(), Error> {
         let mut decryptor = Decryptor::new(keys, self);
         let mut at = 0;
         loop {
             match decryptor.defer(&stream[at..])? {
                 Deferral::Data { consumed, deferred } => {
-                    Batch::add(batches, at..at + consumed, deferred);
+                    Run::add(runs, at..at + consumed, deferred);
                     at += consumed;
                 }
                 Deferral::Step(Step::Start { consumed } | Step::Data { consumed, .. }) => at += consumed,
@@ -166,7 +161,7 @@ impl DecryptOptions {
 }
 
 /// Data frames that lie one behind the other, and are opened together.
-struct Batch {
+struct Run {
     first: Deferred,
     /// Where they are in the stream.
     frames: Range<usize>,
@@ -174,16 +169,16 @@ struct Batch {
     plaintext: usize,
 }
 
-impl Batch {
-    /// Puts a frame into the last batch, or begins another one with it.
-    fn add(batches: &mut Vec<Self>, frame: Range<usize>, place: Deferred) {
+impl Run {
+    /// Puts a frame into the last run, or begins another one with it.
+    fn add(runs: &mut Vec<Self>, frame: Range<usize>, place: Deferred) {
         let plaintext = frame.len() - FRAME_OVERHEAD;
-        match batches.last_mut() {
-            Some(batch) if batch.plaintext + plaintext <= BATCH_LEN => {
-                batch.frames.end = frame.end;
-                batch.plaintext += plaintext;
+        match runs.last_mut() {
+            Some(run) if run.plaintext + plaintext <= BATCH_LEN => {
+                run.frames.end = frame.end;
+                run.plaintext += plaintext;
             }
-            _ => batches.push(Self { first: place, frames: frame, plaintext }),
+            _ => runs.push(Self { first: place, frames: frame, plaintext }),
         }
     }
 

@@ -7,9 +7,10 @@ use std::{
     collections::VecDeque,
     fmt, io,
     num::NonZeroUsize,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     thread,
@@ -19,7 +20,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     blocking::{self, available_parallelism},
-    format::FRAME_OVERHEAD,
+    format::longest_frame,
     offload::{OFFLOAD_LEN, Offload},
 };
 
@@ -69,24 +70,28 @@ impl Workers {
 
 /// How many chunks of this size are a batch: so many that their frames are no longer than it, or one.
 pub(crate) fn chunks_per_batch(chunk_size: usize) -> usize {
-    (BATCH_LEN / (chunk_size + FRAME_OVERHEAD)).max(1)
+    (BATCH_LEN / longest_frame(chunk_size)).max(1)
 }
 
-/// Does work on all items, on several threads that live no longer than this call, and takes the items up in their order. This
-/// thread is one of them. Each has something of its own to work with.
+/// Does work on the items, on several threads that live no longer than this call, and takes them up in their order until one says
+/// that it is enough; what others are at by then is still done. This thread is one of them. Each has something of its own to work
+/// with.
 pub(crate) fn for_each<S, T: Send>(
     workers: Workers,
     items: impl ExactSizeIterator<Item = T> + Send,
     own: impl Fn() -> S + Sync,
-    work: impl Fn(&mut S, T) + Sync,
+    work: impl Fn(&mut S, T) -> ControlFlow<()> + Sync,
 ) {
     let others = workers.get().min(items.len()).saturating_sub(1);
     let items = Mutex::new(items);
+    let enough = AtomicBool::new(false);
     let lane = || {
         let mut own = own();
         let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-        while let Some(item) = next() {
-            work(&mut own, item);
+        while let Some(item) = if enough.load(Relaxed) { None } else { next() } {
+            if work(&mut own, item).is_break() {
+                enough.store(true, Relaxed);
+            }
         }
     };
     thread::scope(|scope| {

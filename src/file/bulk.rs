@@ -11,6 +11,7 @@ use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
     num::NonZeroUsize,
+    ops::ControlFlow,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -22,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::ends::{Callback, Sink, Source, stop_if};
 use crate::{
     decrypt::Deferred,
-    encrypt::Encryptor,
-    error::at,
+    encrypt::{Encryptor, Permit},
+    error::{Error, at},
     format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, PRELUDE_LEN},
     parallel::{Workers, for_each},
     pool::Buffer,
@@ -35,7 +36,7 @@ use crate::{
 const LARGE: u64 = 4 * 1024 * 1024;
 
 /// How much one worker takes at a time, in bytes: plaintext and frames together stay in the second-level cache.
-const BATCH_LEN: usize = 256 * 1024;
+const SHARE_LEN: usize = 256 * 1024;
 
 /// How many workers there are unless that is chosen, if there are as many cores: more would wait for the disk, mostly.
 const MOST_WORKERS: usize = 4;
@@ -55,53 +56,39 @@ pub(super) fn seal(
     let (Some(workers), Some(file)) = (worth_it(full, workers), to.file.filter(|_| metadata.is_file())) else {
         return Ok(0);
     };
-    let batch = Batch::of(chunk_size);
-    let permits = batch.split(full).map(|(start, len)| (start, encryptor.permit(len)));
-    let shared = Mutex::new(Shared { meter: &mut *from.meter, error: None });
-    let (source, path) = (from.file, from.path);
-    for_each(
-        workers,
-        permits,
-        || batch.buffers(),
-        |buffers, (start, permit)| {
-            let work = || {
-                stop_if(cancelled)?;
-                let permit = permit?;
-                let plaintext = &mut buffers.plaintext[..permit.len()];
-                read_exact_at(source, plaintext, start).map_err(|error| at(path, "reading", shortened(error)))?;
-                let frames = &mut buffers.frames[..permit.frames_len()];
-                let len = plaintext.len() as u64;
-                permit.seal_from(plaintext, frames);
-                write_all_at(file, frames, batch.frames_at(start)).map_err(|error| at(to.path, "writing", error))?;
-                Ok(len)
-            };
-            // If somebody has panicked or failed, no more is to be done.
-            if shared.lock().is_ok_and(|shared| shared.error.is_none()) {
-                let done = work();
-                if let Ok(mut shared) = shared.lock() {
-                    match done {
-                        Ok(len) => shared.meter.add(len),
-                        Err(error) => shared.error = shared.error.take().or(Some(error)),
-                    }
-                }
-            }
-        },
-    );
-    if let Some(error) = shared.into_inner().ok().and_then(|shared| shared.error) {
-        return Err(error);
+    if position(from)? != 0 {
+        return Ok(0);
     }
+    let shares = Shares::of(chunk_size);
+    let permits = shares.split(full).map(|(start, len)| (start, encryptor.permit(len)));
+    let (source, from_path) = (from.file, from.path);
+    let shared = Shared::of(from);
+    let seal = |buffers: &mut Buffers, start, permit: Permit| -> io::Result<u64> {
+        stop_if(cancelled)?;
+        let plaintext = &mut buffers.plaintext[..permit.len()];
+        let frames = &mut buffers.frames[..permit.frames_len()];
+        read_exact_at(source, plaintext, start).map_err(|error| at(from_path, "reading", shortened(error)))?;
+        permit.seal_from(plaintext, frames);
+        write_all_at(file, frames, shares.frames_at(start)).map_err(|error| at(to.path, "writing", error))?;
+        Ok(plaintext.len() as u64)
+    };
+    let work = |buffers: &mut Buffers, (start, permit): (u64, Result<Permit, Error>)| {
+        shared.note(permit.map_err(io::Error::from).and_then(|permit| seal(buffers, start, permit)))
+    };
+    for_each(workers, permits, || shares.buffers(), work);
+    shared.end()?;
     move_to(from.file, full).map_err(|error| at(from.path, "reading", error))?;
-    move_to(file, batch.frames_at(full)).map_err(|error| at(to.path, "writing", error))?;
+    move_to(file, shares.frames_at(full)).map_err(|error| at(to.path, "writing", error))?;
     Ok(full)
 }
 
-/// Opens the full chunks that follow in `from`, beginning with the one at `place`, into `to` behind the `written` bytes that are
-/// there, and moves that to behind them. Returns how many of them lie there one behind the other and are authentic; `None` if
-/// the file is not worth it, and nothing was done.
+/// Opens the full chunks that follow in `from`, beginning with the one at `place`, of which `ahead` bytes were read, into `to`
+/// behind the `written` bytes that are there, and moves that to behind them. Returns how many of them lie there one behind the
+/// other and are authentic; `None` if the file is not worth it, and nothing was done.
 ///
-/// What stopped them, if anything did, will stop whoever goes on behind them too: it is not lost.
+/// Whether a chunk is bad, or is none of these, is left open: whoever goes on behind the good ones finds out.
 pub(super) fn open(
-    place: &Deferred,
+    (place, ahead): (&Deferred, usize),
     written: u64,
     from: &mut Source<'_>,
     to: &Sink<'_>,
@@ -111,52 +98,52 @@ pub(super) fn open(
     let metadata = from.file.metadata().map_err(|error| at(from.path, "looking at", error))?;
     let chunk_size = place.chunk_size();
     let room = metadata.len().saturating_sub(place.at() + FINAL_FRAME_LEN as u64);
-    let frames = (room / (chunk_size + FRAME_OVERHEAD) as u64).min(place.most_chunks());
-    let full = frames * chunk_size as u64;
+    let chunks = (room / (chunk_size + FRAME_OVERHEAD) as u64).min(place.most_chunks());
+    let full = chunks * chunk_size as u64;
     let Some(workers) = worth_it(full, workers).filter(|_| metadata.is_file()) else { return Ok(None) };
-    let batch = Batch::of(chunk_size);
-    // How many chunks there are before the first one that stopped a worker.
-    let good = AtomicU64::new(frames);
-    let meter = Mutex::new(&mut *from.meter);
+    if position(from)? != place.at() + ahead as u64 {
+        return Ok(None);
+    }
+    let shares = Shares::of(chunk_size);
+    // How many chunks come before the first one that is not good.
+    let good = AtomicU64::new(chunks);
     let source = from.file;
-    for_each(
-        workers,
-        batch.split(full),
-        || batch.buffers(),
-        |buffers, (start, len)| {
-            let first = start / chunk_size as u64;
-            if first >= good.load(Relaxed) || meter.is_poisoned() {
-                return;
+    let shared = Shared::of(from);
+    let open = |buffers: &mut Buffers, start: u64, len: usize| -> io::Result<Option<u64>> {
+        stop_if(cancelled)?;
+        let first = start / chunk_size as u64;
+        let mut place = place.behind(first);
+        let plaintext = &mut buffers.plaintext[..len];
+        let frames = &mut buffers.frames[..shares.frames_len(len)];
+        // To read them again, one by one, tells what is wrong.
+        let mut bad = read_exact_at(source, frames, place.at()).is_err().then_some(first);
+        let frames = frames.chunks(chunk_size + FRAME_OVERHEAD);
+        for (i, (chunk, frame)) in (first..).zip(plaintext.chunks_mut(chunk_size).zip(frames)) {
+            if bad.is_none() && place.open_full_into(frame, chunk).is_err() {
+                bad = Some(i);
             }
-            let mut work = || -> Result<(), u64> {
-                let mut place = place.behind(first);
-                let plaintext = &mut buffers.plaintext[..len];
-                let frames = &mut buffers.frames[..len / chunk_size * (chunk_size + FRAME_OVERHEAD)];
-                let read = stop_if(cancelled).and_then(|()| read_exact_at(source, frames, place.at()));
-                read.map_err(|_| first)?;
-                let chunks = plaintext.chunks_mut(chunk_size).zip(frames.chunks(chunk_size + FRAME_OVERHEAD));
-                for (i, (chunk, frame)) in (first..).zip(chunks) {
-                    place.open_full_into(frame, chunk).map_err(|_| i)?;
-                }
-                let written = to.file.map_or(Ok(()), |file| write_all_at(file, plaintext, written + start));
-                written.map_err(|_| first)
-            };
-            match work() {
-                Ok(()) => {
-                    if let Ok(mut meter) = meter.lock() {
-                        meter.add(len as u64 + (len / chunk_size * FRAME_OVERHEAD) as u64);
-                    }
-                }
-                Err(bad) => {
-                    good.fetch_min(bad, Relaxed);
-                }
-            }
-        },
-    );
-    stop_if(cancelled)?;
-    // The batch with the first bad chunk was not written, nor are the good ones of it.
-    let good = good.into_inner();
-    let good = if good < frames { good - good % batch.chunks as u64 } else { good };
+        }
+        if let Some(bad) = bad {
+            good.fetch_min(bad, Relaxed);
+            return Ok(None);
+        }
+        if let Some(file) = to.file {
+            write_all_at(file, plaintext, written + start).map_err(|error| at(to.path, "writing", error))?;
+        }
+        Ok(Some(shares.frames_len(len) as u64 - if first == 0 { ahead as u64 } else { 0 }))
+    };
+    let work = |buffers: &mut Buffers, (start, len): (u64, usize)| match open(buffers, start, len).transpose() {
+        Some(done) => shared.note(done),
+        None => ControlFlow::Break(()),
+    };
+    for_each(workers, shares.split(full), || shares.buffers(), work);
+    // A write that has failed must not be tried again: it may be told only once that earlier ones are lost.
+    shared.end()?;
+    // Nothing was written of the share that the first bad chunk is in.
+    let good = match good.into_inner() {
+        all if all == chunks => all,
+        good => good - good % shares.chunks as u64,
+    };
     if let Some(file) = to.file {
         let end = written + good * chunk_size as u64;
         // What was written behind it may not be the stream's, as a whole.
@@ -169,7 +156,14 @@ pub(super) fn open(
 /// The workers for so many bytes of full chunks, if they are worth it.
 fn worth_it(full: u64, workers: Option<NonZeroUsize>) -> Option<Workers> {
     let workers = Workers::chosen_or_up_to(workers, MOST_WORKERS);
-    (positioned::AVAILABLE && full >= LARGE && workers != Workers::ONE).then_some(workers)
+    let is_worth_it = full >= LARGE && workers != Workers::ONE && usize::try_from(full).is_ok();
+    (positioned::AVAILABLE && is_worth_it).then_some(workers)
+}
+
+/// Where a file is read next. It may have been opened by a name that stands for one that somebody has read from.
+fn position(from: &Source<'_>) -> io::Result<u64> {
+    let mut file = from.file;
+    file.stream_position().map_err(|error| at(from.path, "reading", error))
 }
 
 fn move_to(mut file: &File, at: u64) -> io::Result<()> {
@@ -184,15 +178,43 @@ fn shortened(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), "the file became shorter while it was read; try again when nobody changes it")
 }
 
-/// What the workers of a file share.
-struct Shared<'a> {
-    meter: &'a mut Meter<Callback>,
-    error: Option<io::Error>,
+/// What the workers of a file have in common.
+struct Shared<'a>(Mutex<(&'a mut Meter<Callback>, Option<io::Error>)>);
+
+impl<'a> Shared<'a> {
+    fn of(from: &'a mut Source<'_>) -> Self {
+        Self(Mutex::new((&mut *from.meter, None)))
+    }
+
+    /// Notes that so much was read and is done, or what has failed. Says whether the others are to go on: also not if whoever is
+    /// told of the progress has panicked.
+    fn note(&self, done: io::Result<u64>) -> ControlFlow<()> {
+        let Ok(mut shared) = self.0.lock() else { return ControlFlow::Break(()) };
+        let (meter, error) = &mut *shared;
+        match done {
+            Ok(len) => {
+                meter.add(len);
+                ControlFlow::Continue(())
+            }
+            Err(first) => {
+                error.get_or_insert(first);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn end(self) -> io::Result<()> {
+        match self.0.into_inner() {
+            Ok((_, Some(error))) => Err(error),
+            Ok((_, None)) => Ok(()),
+            Err(_) => unreachable!("a panic of one worker is one of all"),
+        }
+    }
 }
 
 /// How the chunks of a file are shared out.
 #[derive(Clone, Copy)]
-struct Batch {
+struct Shares {
     chunk_size: usize,
     chunks: usize,
 }
@@ -203,12 +225,12 @@ struct Buffers {
     frames: Buffer,
 }
 
-impl Batch {
+impl Shares {
     fn of(chunk_size: usize) -> Self {
-        Self { chunk_size, chunks: (BATCH_LEN / (chunk_size + FRAME_OVERHEAD)).max(1) }
+        Self { chunk_size, chunks: (SHARE_LEN / (chunk_size + FRAME_OVERHEAD)).max(1) }
     }
 
-    /// Where the batches of so much plaintext begin, and how long they are, in bytes of plaintext.
+    /// Where the shares of so much plaintext begin, and how long they are, in bytes of plaintext.
     fn split(self, full: u64) -> impl ExactSizeIterator<Item = (u64, usize)> {
         let len = self.chunks * self.chunk_size;
         let count = usize::try_from(full.div_ceil(len as u64)).unwrap_or(usize::MAX);
@@ -223,11 +245,13 @@ impl Batch {
         PRELUDE_LEN as u64 + start + start / self.chunk_size as u64 * FRAME_OVERHEAD as u64
     }
 
+    /// How long the frames of so much plaintext are.
+    fn frames_len(self, plaintext: usize) -> usize {
+        plaintext + plaintext / self.chunk_size * FRAME_OVERHEAD
+    }
+
     fn buffers(self) -> Buffers {
         let plaintext = self.chunks * self.chunk_size;
-        Buffers {
-            plaintext: Buffer::zeroed(plaintext),
-            frames: Buffer::zeroed(plaintext + self.chunks * FRAME_OVERHEAD),
-        }
+        Buffers { plaintext: Buffer::zeroed(plaintext), frames: Buffer::zeroed(self.frames_len(plaintext)) }
     }
 }

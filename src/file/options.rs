@@ -123,9 +123,9 @@ impl FileOptions {
         Self { progress: Some(Arc::new(callback)), ..self }
     }
 
-    /// Stops the operations with these options when `token` is cancelled: within one chunk, with an error, and without
-    /// leaving anything behind, as if the future was dropped; but here one can wait until it was cleaned up. The error's
-    /// kind is [`Other`](io::ErrorKind::Other); the token knows better whether it was cancelled.
+    /// Stops the operations with these options when `token` is cancelled: within 256 KiB or one chunk, with an error, and
+    /// without leaving anything behind, as if the future was dropped; but here one can wait until it was cleaned up. The
+    /// error's kind is [`Other`](io::ErrorKind::Other); the token knows better whether it was cancelled.
     ///
     /// ```
     /// use agcm::{FileOptions, Key};

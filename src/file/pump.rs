@@ -118,10 +118,10 @@ impl<'a> Opened<'a> {
     /// of plaintext were before.
     fn open_bulk(&mut self, to: &Sink<'_>, written: u64, cancelled: &CancellationToken) -> io::Result<u64> {
         let Some(place) = self.queue.place() else { return Ok(0) };
-        let Some(chunks) = bulk::open(&place, written, &mut self.from, to, self.workers, cancelled)? else {
-            return Ok(0);
-        };
-        let next = self.queue.leap(chunks);
+        let ahead = self.queue.read_ahead();
+        let bulk = bulk::open((&place, ahead), written, &mut self.from, to, self.workers, cancelled)?;
+        let Some(chunks) = bulk else { return Ok(0) };
+        let next = if chunks == 0 { place.at() + ahead as u64 } else { self.queue.leap(chunks) };
         self.from.file.seek(SeekFrom::Start(next)).map_err(|error| at(self.from.path, "reading", error))?;
         Ok(chunks * place.chunk_size() as u64)
     }

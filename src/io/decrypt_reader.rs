@@ -67,9 +67,13 @@ pin_project! {
     /// # Memory
     ///
     /// One chunk and less than 4 KiB, and until a frame has authenticated, no more than twice what has arrived and 4 KiB,
-    /// whatever the header says; wiped at the end, on error and on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk.
-    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place. Each
-    /// read of the inner reader is a [cooperative](tokio::task::coop) step.
+    /// whatever the header says; wiped at the end, on error and on drop, and kept for the next stream
+    /// ([`trim_memory`](crate::trim_memory)). [`DecryptOptions::max_chunk_size`] bounds the chunk. Chunks of 1 MiB and more are
+    /// opened on the blocking pool of the runtime; smaller ones in place. Each read of the inner reader is a
+    /// [cooperative](tokio::task::coop) step.
+    ///
+    /// With several [workers](DecryptOptions::workers), up to twice as many batches, as soon as one frame has authenticated: it
+    /// reads ahead as long as there is something to be read, and room, but never past the end of the stream.
     pub struct DecryptReader<R> {
         #[pin]
         inner: R,
@@ -118,7 +122,7 @@ impl<R> DecryptReader<R> {
     }
 
     /// Gives the inner reader back: at the byte after the stream, if that was read to its end. Otherwise what was read ahead,
-    /// at most a frame, is discarded and wiped.
+    /// at most a frame or all batches, is discarded and wiped.
     ///
     /// To have all the plaintext is not to have read to the end, even where its length was known in advance: the final frame
     /// is still to come, and with it the news that the stream was whole. Read on until there are 0 bytes.

@@ -60,9 +60,12 @@ pin_project! {
     ///
     /// # Memory
     ///
-    /// One chunk and less than 4 KiB, from the first read on until the stream was read to its end; wiped then, and on drop.
-    /// Chunks of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place. Each
-    /// read of the inner reader is a [cooperative](tokio::task::coop) step.
+    /// One chunk and less than 4 KiB, from the first read on until the stream was read to its end; wiped then, and on drop,
+    /// and kept for the next stream ([`trim_memory`](crate::trim_memory)). Chunks of 1 MiB and more are sealed on the blocking
+    /// pool of the runtime; smaller ones in place. Each read of the inner reader is a [cooperative](tokio::task::coop) step.
+    ///
+    /// With several [workers](EncryptOptions::workers), up to twice as many batches: it reads ahead as long as there is something
+    /// to be read, and room.
     pub struct EncryptReader<R> {
         #[pin]
         inner: R,
@@ -134,7 +137,7 @@ impl<R: AsyncRead> EncryptReader<R> {
             if queue.is_full() {
                 match queue.admit() {
                     Ok(()) => queue.seal(),
-                    Err(_) if queue.is_under_way() => break,
+                    Err(_) if queue.is_under_way() || !queue.ready().is_empty() => break,
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
                 continue;
@@ -157,11 +160,16 @@ impl<R: AsyncRead> EncryptReader<R> {
         if matches!(this.ended, Some(Ok(()))) && !queue.is_finished() {
             match queue.admit() {
                 Ok(()) => queue.finish(),
-                Err(_) if queue.is_under_way() => {}
+                Err(_) if queue.is_under_way() || !queue.ready().is_empty() => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
         if ready!(queue.poll_sealed(cx))?.is_empty() && queue.ready().is_empty() {
+            // What was full before an error is given out before it.
+            if matches!(this.ended, Some(Err(_))) && queue.has_full_chunk() && queue.admit().is_ok() {
+                queue.seal_full_chunks();
+                return Poll::Ready(Ok(()));
+            }
             if let Some(Err(error)) = this.ended.take_if(|ended| ended.is_err()) {
                 return Poll::Ready(Err(error));
             }

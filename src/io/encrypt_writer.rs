@@ -63,9 +63,14 @@ pin_project! {
     ///
     /// # Memory
     ///
-    /// One chunk and less than 4 KiB, from the first byte on until the stream is finished; wiped then, and on drop. Chunks
-    /// of 1 MiB and more are sealed on the blocking pool of the runtime; smaller ones in place, one
-    /// [cooperative](tokio::task::coop) step each.
+    /// One chunk and less than 4 KiB, from the first byte on until the stream is finished; wiped then, and on drop, and kept
+    /// for the next stream ([`trim_memory`](crate::trim_memory)). Chunks of 1 MiB and more are sealed on the blocking pool of
+    /// the runtime; smaller ones in place, one [cooperative](tokio::task::coop) step each. A whole chunk that is written in one
+    /// slice is sealed from there, without being copied first.
+    ///
+    /// With several [workers](EncryptOptions::workers), up to twice as many batches: a write takes up to 1 MiB at a time, and
+    /// waits only if all of them are under way. A flush waits until all is sealed and written, so flush seldom;
+    /// [`tokio::io::copy`] does whenever its reader has to wait.
     pub struct EncryptWriter<W> {
         #[pin]
         inner: W,
@@ -217,7 +222,7 @@ impl<W: AsyncWrite> EncryptWriter<W> {
         }
         let queue = self.as_mut().project().queue;
         queue.start()?;
-        if queue.fills_a_chunk(0) || cut && queue.filled() > 0 {
+        if queue.has_full_chunk() || cut && queue.filled() > 0 {
             ready!(coop::poll_proceed(cx)).made_progress();
             if cut { queue.seal() } else { queue.seal_full_chunks() }
         }

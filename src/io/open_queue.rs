@@ -15,7 +15,7 @@ use bytes::{BufMut, buf::Limit};
 use crate::{
     decrypt::{Decryptor, Deferral, Deferred, Step},
     error::Error,
-    format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, TAG_LEN, WORD_LEN},
+    format::{FRAME_OVERHEAD, TAG_LEN, WORD_LEN, longest_frame},
     key::KeyRing,
     options::{DecryptOptions, Trailing},
     parallel::{Pipeline, Workers},
@@ -51,8 +51,9 @@ pub(crate) struct OpenQueue {
     allowed: usize,
     /// What the next intake begins with: no more than a frame word.
     rest: ([u8; WORD_LEN], usize),
-    opened: Pipeline<Batch>,
-    spare: Vec<Buffer>,
+    opened: Pipeline<OpenBatch>,
+    /// Buffers that are free.
+    idle: Vec<Buffer>,
     /// What would be wrong with the batch that was opened last.
     latest: Option<Error>,
     /// A data frame was authentic, so the stream was made by somebody who knows the key. Its first 80 bytes alone could be
@@ -103,7 +104,7 @@ impl OpenQueue {
             allowed: 0,
             rest: Default::default(),
             opened: Pipeline::new(workers),
-            spare: Vec::new(),
+            idle: Vec::new(),
             latest: None,
             trusted: false,
             over: false,
@@ -162,11 +163,11 @@ impl OpenQueue {
             if let Some(error) = batch.error {
                 return Err(self.fail(error));
             }
-            if let Some(Batch { mut buf, .. }) = self.opened.pop() {
+            if let Some(OpenBatch { mut buf, .. }) = self.opened.pop() {
                 // Another one would be too small, or no longer needed.
                 if self.whole().is_some_and(|whole| whole <= buf.capacity()) {
                     buf.clear();
-                    self.spare.push(buf);
+                    self.idle.push(buf);
                 }
             }
         }
@@ -237,7 +238,7 @@ impl OpenQueue {
     fn drop_rest(&mut self) {
         self.intake.truncate(self.found);
         self.rest.1 = 0;
-        self.spare = Vec::new();
+        self.idle = Vec::new();
         if self.found == 0 {
             self.intake = Buffer::default();
         }
@@ -246,7 +247,7 @@ impl OpenQueue {
     /// Makes sure that the intake begins with what is known of its first frame.
     fn prepare(&mut self) {
         let (rest, len) = mem::take(&mut self.rest);
-        if self.intake.capacity() == 0 && (len > 0 || !self.spare.is_empty()) {
+        if self.intake.capacity() == 0 && (len > 0 || !self.idle.is_empty()) {
             self.intake = self.new_intake(len);
         }
         self.intake.extend_from_slice(&rest[..len]);
@@ -254,7 +255,7 @@ impl OpenQueue {
 
     /// An intake for a whole batch, or at least for so much.
     fn new_intake(&mut self, len: usize) -> Buffer {
-        self.spare.pop().unwrap_or_else(|| Buffer::with_capacity(self.whole().unwrap_or(len)))
+        self.idle.pop().unwrap_or_else(|| Buffer::with_capacity(self.whole().unwrap_or(len)))
     }
 
     /// Room for what may be read now: at least one byte, and no more than surely is the stream's. For when the next is to read.
@@ -285,8 +286,7 @@ impl OpenQueue {
 
     /// Says that there is no more input.
     pub(crate) fn end_of_input(&mut self) {
-        let left = self.intake.len() - self.found + self.rest.1;
-        match self.decryptor.end_of_input(left) {
+        match self.decryptor.end_of_input(self.read_ahead()) {
             Ok(()) => self.over = true,
             Err(_) => self.drop_rest(),
         }
@@ -294,7 +294,7 @@ impl OpenQueue {
 
     /// How many bytes the next step still lacks, as far as is known.
     pub(crate) fn missing(&self) -> usize {
-        self.required.saturating_sub(self.intake.len() - self.found + self.rest.1)
+        self.required.saturating_sub(self.read_ahead())
     }
 
     /// How much plaintext the next step can yield, as far as is known.
@@ -311,19 +311,19 @@ impl OpenQueue {
     pub(crate) fn open(&mut self) {
         let len = self.found - self.frames * FRAME_OVERHEAD;
         if let Some(batch) = self.take_batch() {
-            self.opened.push(batch, len, Batch::open);
+            self.opened.push(batch, len, OpenBatch::open);
         }
     }
 
     /// Opens the frames that were found at once, however long that takes.
     pub(crate) fn open_here(&mut self) {
         if let Some(batch) = self.take_batch() {
-            self.opened.push_here(batch, Batch::open);
+            self.opened.push_here(batch, OpenBatch::open);
         }
     }
 
     /// Takes the frames that were found out of the intake.
-    fn take_batch(&mut self) -> Option<Batch> {
+    fn take_batch(&mut self) -> Option<OpenBatch> {
         let first = self.first.take()?;
         let mut buf = mem::take(&mut self.intake);
         let rest = &buf[self.found..];
@@ -338,7 +338,7 @@ impl OpenQueue {
         buf.truncate(self.found);
         (self.found, self.frames) = (0, 0);
         self.latest = Some(first.error());
-        Some(Batch::new(buf, first))
+        Some(OpenBatch::new(buf, first))
     }
 
     /// Whether what was found is one frame, with nothing before it: [`open_into`](Self::open_into) opens it.
@@ -399,6 +399,11 @@ impl OpenQueue {
         self.decryptor.place().filter(|_| !waits)
     }
 
+    /// How much was read of what comes at [`place`](Self::place), in bytes.
+    pub(crate) fn read_ahead(&self) -> usize {
+        self.intake.len() - self.found + self.rest.1
+    }
+
     /// Goes on behind so many full chunks, which the caller has opened at [`place`](Self::place), and wants the input from there:
     /// returns where that is, in bytes from the start of the stream.
     pub(crate) fn leap(&mut self, chunks: u64) -> u64 {
@@ -411,12 +416,17 @@ impl OpenQueue {
     /// Whether the stream was whole, whatever came after it, and all of it was taken.
     pub(crate) fn is_complete(&self) -> bool {
         let ended = self.decryptor.is_complete() || matches!(self.decryptor.error(), Some(Error::TrailingData { .. }));
-        ended && self.found == 0 && self.plaintext().is_empty()
+        let is_taken = match self.opened.len() {
+            0 => true,
+            1 => self.opened.front().is_some_and(|batch| batch.plaintext.is_empty()),
+            _ => false,
+        };
+        ended && self.found == 0 && is_taken
     }
 
     /// What was opened and not handed out yet: authentic, but a prefix only until [`Next::End`].
     pub(crate) fn plaintext(&self) -> &[u8] {
-        self.opened.front().map_or(&[], Batch::plaintext)
+        self.opened.front().map_or(&[], OpenBatch::plaintext)
     }
 
     /// Notes that the first `n` bytes of the plaintext were handed out.
@@ -438,11 +448,6 @@ impl fmt::Debug for OpenQueue {
     }
 }
 
-/// How long a frame can be after the first, in bytes.
-fn longest_frame(chunk_size: usize) -> usize {
-    FINAL_FRAME_LEN.max(FRAME_OVERHEAD + chunk_size)
-}
-
 /// Frames that are opened together, and given out one by one.
 ///
 /// ```text
@@ -452,7 +457,7 @@ fn longest_frame(chunk_size: usize) -> usize {
 ///  | word | gone| tag | word | gone | left| tag  |   |     |
 ///  +------+-----+-----+------+------+-----+------+---+-----+
 /// ```
-struct Batch {
+struct OpenBatch {
     buf: Buffer,
     place: Deferred,
     /// What is left of the frame that is given out.
@@ -466,7 +471,7 @@ struct Batch {
     taken: bool,
 }
 
-impl Batch {
+impl OpenBatch {
     fn new(buf: Buffer, place: Deferred) -> Self {
         Self { buf, place, plaintext: 0..0, next: 0, end: 0, error: None, taken: false }
     }

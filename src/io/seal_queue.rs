@@ -25,9 +25,10 @@ pub(crate) struct SealQueue {
     state: State,
     workers: Workers,
     /// `None` until there is plaintext for it, and while all batches are on their way.
-    filling: Option<Batch>,
-    sealed: Pipeline<Batch>,
-    spare: Vec<Batch>,
+    filling: Option<SealBatch>,
+    sealed: Pipeline<SealBatch>,
+    /// Batches that are free.
+    idle: Vec<SealBatch>,
 }
 
 enum State {
@@ -48,7 +49,7 @@ impl SealQueue {
             workers,
             filling: None,
             sealed: Pipeline::new(workers),
-            spare: Vec::new(),
+            idle: Vec::new(),
         }
     }
 
@@ -56,10 +57,10 @@ impl SealQueue {
     pub(crate) fn start(&mut self) -> io::Result<()> {
         if let State::New { key, options } = &self.state {
             let (encryptor, prelude) = Encryptor::start(key, options)?;
-            let mut first = Batch::new(encryptor.chunk_size(), self.workers);
+            let mut first = SealBatch::new(encryptor.chunk_size(), self.workers);
             first.begin_with(&prelude);
             self.filling = Some(first);
-            self.spare.reserve(1);
+            self.idle.reserve(1);
             self.state = State::Running(encryptor);
         }
         Ok(())
@@ -84,7 +85,7 @@ impl SealQueue {
     pub(crate) fn ready(&self) -> &[u8] {
         match self.sealed.front() {
             Some(batch) => batch.pending(),
-            None if self.filling.as_ref().is_some_and(Batch::has_frame_pending) => self.released(),
+            None if self.filling.as_ref().is_some_and(SealBatch::has_frame_pending) => self.released(),
             None => &[],
         }
     }
@@ -113,7 +114,7 @@ impl SealQueue {
             let batch = self.sealed.pop();
             if let (Some(mut batch), false) = (batch, self.is_finished()) {
                 batch.clear(self.workers);
-                self.spare.push(batch);
+                self.idle.push(batch);
             } else if self.sealed.is_empty() {
                 self.sealed.clear();
             }
@@ -131,6 +132,11 @@ impl SealQueue {
             && (self.filling.is_some() || self.sealed.len() < self.workers.batches())
     }
 
+    /// Whether a chunk is full that is not sealed yet, because others are to be sealed with it.
+    pub(crate) fn has_full_chunk(&self) -> bool {
+        matches!(&self.state, State::Running(encryptor) if self.filled() >= encryptor.chunk_size())
+    }
+
     /// Whether `len` bytes more make a chunk full, which will be sealed then.
     pub(crate) fn fills_a_chunk(&self, len: usize) -> bool {
         match &self.state {
@@ -142,12 +148,12 @@ impl SealQueue {
     /// Fills in as much of `plaintext` as the batch takes, says how much, and seals the batch if it is full. There must be
     /// room.
     pub(crate) fn fill(&mut self, plaintext: &[u8]) -> Result<usize, Error> {
-        debug_assert!(self.has_room() || self.is_finished(), "the room of a frame that has not left is taken");
+        assert!(self.has_room() || self.is_finished(), "the room of a frame that has not left is taken");
         let filling = self.filling.take();
         let State::Running(encryptor) = &mut self.state else { return Err(Error::Finished) };
-        let batch = self.filling.insert(match filling.or_else(|| self.spare.pop()) {
+        let batch = self.filling.insert(match filling.or_else(|| self.idle.pop()) {
             Some(batch) => batch,
-            None => Batch::new(encryptor.chunk_size(), self.workers),
+            None => SealBatch::new(encryptor.chunk_size(), self.workers),
         });
         let (len, chunk_size) = (plaintext.len().min(batch.room()), encryptor.chunk_size());
         encryptor.admit_more(batch.filled + len, (batch.filled + len).div_ceil(chunk_size) as u64)?;
@@ -169,8 +175,8 @@ impl SealQueue {
     pub(crate) fn spare(&mut self) -> &mut [u8] {
         let filling = self.filling.take();
         let State::Running(encryptor) = &self.state else { return &mut [] };
-        let new = || Batch::new(encryptor.chunk_size(), self.workers);
-        let batch = filling.or_else(|| self.spare.pop()).unwrap_or_else(new);
+        let new = || SealBatch::new(encryptor.chunk_size(), self.workers);
+        let batch = filling.or_else(|| self.idle.pop()).unwrap_or_else(new);
         self.filling.insert(batch).rest_of_chunk()
     }
 
@@ -238,7 +244,7 @@ impl SealQueue {
     fn send(&mut self) {
         if let Some(batch) = self.filling.take() {
             let len = batch.permitted();
-            self.sealed.push(batch, len, Batch::seal);
+            self.sealed.push(batch, len, SealBatch::seal);
         }
     }
 
@@ -246,7 +252,7 @@ impl SealQueue {
     pub(crate) fn finish(&mut self) {
         let filled = self.filled();
         let State::Running(mut encryptor) = mem::replace(&mut self.state, State::Finished) else { return };
-        let spare = mem::take(&mut self.spare).pop();
+        let idle = mem::take(&mut self.idle).pop();
         if let Some(batch) = &mut self.filling {
             if filled > 0 {
                 match encryptor.permit(filled) {
@@ -261,7 +267,7 @@ impl SealQueue {
         let mut batch = match self.sealed.back_mut() {
             // It leaves in one piece with the last chunk.
             Some(batch) => return batch.append(&end),
-            None => spare.unwrap_or_else(Batch::for_the_end),
+            None => idle.unwrap_or_else(SealBatch::for_the_end),
         };
         batch.end = Some(end);
         self.filling = Some(batch);
@@ -301,7 +307,7 @@ impl fmt::Debug for SealQueue {
 ///  |gone|prelude/frame| word | chunk | tag | word | chun |                  |
 ///  +----+-------------+------+-------+-----+------+------+------------------+
 /// ```
-struct Batch {
+struct SealBatch {
     /// As long as it will ever be, so that no copy of plaintext is left behind.
     buf: Buffer,
     sent: usize,
@@ -319,7 +325,7 @@ struct Batch {
     prelude: usize,
 }
 
-impl Batch {
+impl SealBatch {
     fn new(chunk_size: usize, workers: Workers) -> Self {
         let chunks = workers.chunks_per_batch(chunk_size);
         let len = PRELUDE_LEN + chunks * (FRAME_OVERHEAD + chunk_size) + FINAL_FRAME_LEN;
@@ -443,7 +449,7 @@ mod tests {
     }
 
     fn address(queue: &SealQueue) -> *const u8 {
-        queue.sealed.front().or(queue.filling.as_ref()).or(queue.spare.first()).unwrap().buf.as_ptr()
+        queue.sealed.front().or(queue.filling.as_ref()).or(queue.idle.first()).unwrap().buf.as_ptr()
     }
 
     #[test]
@@ -495,6 +501,6 @@ mod tests {
         assert_eq!(queue.ready().len(), 36 + FINAL_FRAME_LEN, "in one piece");
         assert_eq!(address(&queue), first);
         queue.advance(queue.ready().len());
-        assert!(queue.sealed.is_empty() && queue.spare.is_empty(), "and gives it back at the end");
+        assert!(queue.sealed.is_empty() && queue.idle.is_empty(), "and gives it back at the end");
     }
 }
