@@ -145,6 +145,11 @@ impl SealQueue {
         }
     }
 
+    /// Whether any chunk that is filled in is full.
+    pub(crate) fn has_full_chunk(&self) -> bool {
+        self.filling.as_ref().is_some_and(|batch| batch.filled >= batch.chunk_size)
+    }
+
     /// Fills in as much of `plaintext` as the batch takes, says how much, and seals the batch if it is full. There must be
     /// room.
     pub(crate) fn fill(&mut self, plaintext: &[u8]) -> Result<usize, Error> {
