@@ -145,7 +145,13 @@ impl<R: AsyncRead> EncryptReader<R> {
             match poll_read_some(this.inner.as_mut(), cx, &mut queue.spare()) {
                 Poll::Ready(Ok(0)) => *this.ended = Some(Ok(())),
                 Poll::Ready(Ok(n)) => queue.read(n),
-                Poll::Ready(Err(error)) => *this.ended = Some(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    // The caller may never come back for them. If they are too much for the stream, that shows when it does.
+                    if queue.admit().is_ok() {
+                        queue.seal_full_chunks();
+                    }
+                    *this.ended = Some(Err(error));
+                }
                 Poll::Pending if queue.is_under_way() => break,
                 Poll::Pending => {
                     queue.admit()?;
