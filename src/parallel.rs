@@ -276,3 +276,233 @@ impl Drop for Lane {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::{
+        future::poll_fn,
+        sync::{
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+        thread,
+        time::Duration,
+    };
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+
+    fn workers(n: usize) -> Workers {
+        Workers::chosen(NonZeroUsize::new(n))
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().build().unwrap()
+    }
+
+    async fn take<T: Send + 'static>(pipeline: &mut Pipeline<T>) -> io::Result<Option<T>> {
+        poll_fn(|cx| pipeline.poll_front(cx).map_ok(drop)).await?;
+        Ok(pipeline.pop())
+    }
+
+    fn free_and_waiting(lanes: &Lanes) -> (usize, usize) {
+        let waiting = lanes.waiting();
+        (waiting.free, waiting.jobs.len())
+    }
+
+    /// Work that takes this many milliseconds.
+    fn sleep(millis: &mut u64) {
+        thread::sleep(Duration::from_millis(*millis));
+    }
+
+    #[test]
+    fn a_batch_is_about_a_mebibyte_and_one_worker_has_one_of_one_chunk() {
+        assert_eq!(Workers::chosen(None), Workers::ONE);
+        assert_eq!(workers(1), Workers::ONE);
+        for (chunk_size, chunks) in [(1, 49_932), (65_516, 16), (65_517, 15), (BATCH_LEN, 1), (10 * BATCH_LEN, 1)] {
+            assert_eq!(workers(2).chunks_per_batch(chunk_size), chunks);
+            assert_eq!(workers(1).chunks_per_batch(chunk_size), 1);
+        }
+        assert_eq!([1, 2, 3].map(|n| workers(n).batches()), [1, 4, 6]);
+        assert_eq!(workers(usize::MAX).batches(), usize::MAX);
+        for (n, least) in [(1, OFFLOAD_LEN), (2, HAND_OVER_LEN)] {
+            assert!(workers(n).hand_over(least) && !workers(n).hand_over(least - 1));
+        }
+    }
+
+    /// The process has its own limit, so what is counted here is what the lanes let through to it.
+    #[test]
+    fn a_stream_has_no_more_jobs_at_a_time_than_workers() {
+        for n in 1..=3 {
+            let (runtime, lanes) = (runtime(), Arc::new(Lanes::new(workers(n))));
+            let (now, (done, finished)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel());
+            let (release, gate) = mpsc::channel::<()>();
+            let gate = Arc::new(Mutex::new(gate));
+            for _ in 0..5 * n {
+                let (now, done, gate) = (now.clone(), done.clone(), gate.clone());
+                let job = move || {
+                    let at_once = now.fetch_add(1, Ordering::SeqCst) + 1;
+                    let _ = gate.lock().unwrap().recv();
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    done.send(at_once).unwrap();
+                };
+                lanes.spawn(runtime.handle().clone(), Box::new(job));
+            }
+            // None has come to its end.
+            assert_eq!(free_and_waiting(&lanes), (0, 4 * n));
+            for left in (0..5 * n).rev() {
+                release.send(()).unwrap();
+                assert!(finished.recv().unwrap() <= n);
+                // The lane goes on a little later than the job says so.
+                while lanes.waiting().jobs.len() > left.saturating_sub(n) {
+                    thread::yield_now();
+                }
+            }
+            drop(runtime);
+            assert_eq!(free_and_waiting(&lanes), (n, 0));
+        }
+    }
+
+    #[test]
+    fn a_lane_is_free_again_after_a_panic() {
+        for n in 1..=3 {
+            let (runtime, lanes) = (runtime(), Arc::new(Lanes::new(workers(n))));
+            let (done, finished) = mpsc::channel();
+            for i in 0..20 {
+                let done = done.clone();
+                let job = move || {
+                    assert!(i % 3 > 0, "this panic is part of a test");
+                    done.send(i).unwrap();
+                };
+                lanes.spawn(runtime.handle().clone(), Box::new(job));
+            }
+            drop(done);
+            assert_eq!(finished.iter().count(), 13);
+            drop(runtime);
+            assert_eq!(free_and_waiting(&lanes), (n, 0));
+        }
+    }
+
+    #[test]
+    fn values_come_back_in_order_however_long_they_take() {
+        let runtime = runtime();
+        for n in 1..=3 {
+            runtime.block_on(async {
+                let mut pipeline = Pipeline::new(workers(n));
+                let millis = [9, 0, 5, 1, 0, 7, 0, 3];
+                for (i, millis) in millis.into_iter().enumerate() {
+                    // Every third is short, and done here.
+                    let len = if i % 3 == 2 { 1 } else { BATCH_LEN };
+                    pipeline.push(millis, len, sleep);
+                }
+                assert_eq!(pipeline.len(), 8);
+                for millis in millis {
+                    assert_eq!(take(&mut pipeline).await.unwrap(), Some(millis));
+                }
+                assert_eq!(take(&mut pipeline).await.unwrap(), None);
+                assert!(pipeline.is_empty());
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_away_cannot_be_reached() {
+        let (runtime, (release, busy)) = (runtime_with_one_thread(), mpsc::channel::<()>());
+        runtime.spawn_blocking(move || busy.recv().unwrap_err());
+        runtime.block_on(async {
+            let mut pipeline = Pipeline::new(workers(2));
+            pipeline.push(1, BATCH_LEN, |n| *n += 10);
+            pipeline.push(2, HAND_OVER_LEN - 1, |n| *n += 10);
+            assert_eq!(pipeline.front(), None);
+            assert_eq!(pipeline.pop(), None);
+            assert_eq!(pipeline.front_mut(), None);
+            assert_eq!(pipeline.back_mut(), Some(&mut 12));
+            assert_eq!(pipeline.len(), 2, "nothing was taken out");
+            drop(release);
+            assert_eq!(take(&mut pipeline).await.unwrap(), Some(11));
+            assert_eq!(pipeline.front(), Some(&12));
+            assert_eq!([pipeline.pop(), pipeline.pop()], [Some(12), None]);
+        });
+    }
+
+    #[test]
+    fn short_work_and_work_without_a_runtime_is_done_at_once() {
+        let here = |value: &mut Option<thread::ThreadId>| *value = Some(thread::current().id());
+        let mut pipeline = Pipeline::new(workers(2));
+        pipeline.push(None, BATCH_LEN, here);
+        assert_eq!(pipeline.pop(), Some(Some(thread::current().id())));
+        runtime().block_on(async {
+            pipeline.push(None, HAND_OVER_LEN - 1, here);
+            assert_eq!(pipeline.pop(), Some(Some(thread::current().id())));
+            pipeline.push_here(None, here);
+            assert_eq!(pipeline.pop(), Some(Some(thread::current().id())));
+            pipeline.push(None, HAND_OVER_LEN, here);
+            assert_ne!(take(&mut pipeline).await.unwrap().flatten(), Some(thread::current().id()));
+        });
+    }
+
+    #[test]
+    fn a_panic_fails_at_its_place_for_good_and_others_go_on() {
+        runtime().block_on(async {
+            let mut pipeline = Pipeline::new(workers(2));
+            for i in 0..6 {
+                pipeline.push(i, BATCH_LEN, |i| assert_ne!(*i, 2, "this panic is part of a test"));
+            }
+            for i in 0..2 {
+                assert_eq!(take(&mut pipeline).await.unwrap(), Some(i));
+            }
+            for _ in 0..3 {
+                take(&mut pipeline).await.unwrap_err();
+                assert_eq!(pipeline.pop(), None);
+            }
+            assert_eq!(pipeline.len(), 4);
+            // The lanes outlived it.
+            let lanes = pipeline.lanes.clone().unwrap();
+            pipeline.clear();
+            assert!(pipeline.is_empty());
+            while lanes.waiting().free < 2 {
+                tokio::task::yield_now().await;
+            }
+            pipeline.push(7, BATCH_LEN, |_| ());
+            assert_eq!(take(&mut pipeline).await.unwrap(), Some(7));
+        });
+    }
+
+    /// A value that says when it is worked on, and when it is dropped.
+    struct Told(mpsc::Sender<&'static str>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send("dropped").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_away_when_it_was_dropped_is_dropped_there_and_not_worked_on() {
+        for clear in [false, true] {
+            let (runtime, (release, busy)) = (runtime_with_one_thread(), mpsc::channel::<()>());
+            runtime.spawn_blocking(move || busy.recv().unwrap_err());
+            let (tell, told) = mpsc::channel();
+            runtime.block_on(async {
+                let mut pipeline = Pipeline::new(workers(2));
+                for _ in 0..4 {
+                    pipeline.push(Told(tell.clone()), BATCH_LEN, |value| value.0.send("worked on").unwrap());
+                }
+                if clear {
+                    pipeline.clear();
+                } else {
+                    drop(pipeline);
+                }
+                assert!(told.try_recv().is_err(), "where they are, they are still");
+            });
+            drop((release, tell));
+            assert_eq!(told.iter().collect::<Vec<_>>(), ["dropped"; 4]);
+        }
+    }
+
+    fn runtime_with_one_thread() -> Runtime {
+        Builder::new_current_thread().max_blocking_threads(1).build().unwrap()
+    }
+}

@@ -38,3 +38,4 @@ mod seek_reader;
 mod snapshot;
 mod tamper;
 mod vector;
+mod workers;

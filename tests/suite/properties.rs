@@ -78,13 +78,15 @@ proptest! {
         chunk_size in chunk_size(),
         context in vec(any::<u8>(), 0..40),
         cut_on_flush: bool,
+        workers in 1usize..4,
         script in script(),
     ) {
         let key = Key::generate();
         let options = EncryptOptions::new()
             .chunk_size(chunk_size).unwrap()
             .context(&context).unwrap()
-            .cut_on_flush(cut_on_flush);
+            .cut_on_flush(cut_on_flush)
+            .workers(workers);
         let mut writer = EncryptWriter::with_options(Writer::new(script), &key, &options);
         block_on(async {
             for action in &actions {
@@ -114,11 +116,13 @@ proptest! {
         plaintext in vec(any::<u8>(), 0..1000),
         chunk_size in chunk_size(),
         reads in vec(1usize..300, 1..8),
+        workers in 1usize..4,
         script in script(),
     ) {
         let key = Key::generate();
         let stream = EncryptOptions::new().chunk_size(chunk_size).unwrap().encrypt(&key, &plaintext);
-        let mut reader = DecryptReader::new(Reader::new(&stream, script), &key);
+        let options = DecryptOptions::new().workers(workers);
+        let mut reader = DecryptReader::with_options(Reader::new(&stream, script), &key, &options);
         let mut read = Vec::new();
         block_on(async {
             for size in reads.iter().cycle() {
@@ -138,10 +142,11 @@ proptest! {
         plaintext in vec(any::<u8>(), 0..1000),
         chunk_size in chunk_size(),
         reads in vec(1usize..300, 1..8),
+        workers in 1usize..4,
         script in script(),
     ) {
         let key = Key::generate();
-        let options = EncryptOptions::new().chunk_size(chunk_size).unwrap();
+        let options = EncryptOptions::new().chunk_size(chunk_size).unwrap().workers(workers);
         let mut reader = EncryptReader::with_options(Reader::new(&plaintext, script), &key, &options);
         let mut stream = Vec::new();
         block_on(async {

@@ -35,6 +35,17 @@ pub const WHOLE: &[(&str, Way)] = &[
         let ops = [Op::Pending, Op::Some(3), Op::Some(29), Op::Pending, Op::Pending, Op::Some(1000)];
         reader(keys, options, Reader::new(stream, Script::repeat(ops)))
     }),
+    ("reader, two workers", |keys, options, stream| reader(keys, &options.clone().workers(2), stream)),
+    ("reader, two workers, byte by byte", |keys, options, stream| {
+        reader(keys, &options.clone().workers(2), Reader::new(stream, Script::repeat([Op::Some(1)])))
+    }),
+    ("reader, two workers, a byte or pending", |keys, options, stream| {
+        reader(keys, &options.clone().workers(2), Reader::new(stream, Script::repeat([Op::Some(1), Op::Pending])))
+    }),
+    ("reader, three workers, pieces and pending", |keys, options, stream| {
+        let ops = [Op::Pending, Op::Some(3), Op::Some(29), Op::Pending, Op::Pending, Op::Some(1000)];
+        reader(keys, &options.clone().workers(3), Reader::new(stream, Script::repeat(ops)))
+    }),
     ("decryptor", |keys, options, stream| decryptor(keys, options, stream, stream.len())),
     ("decryptor, byte by byte", |keys, options, stream| decryptor(keys, options, stream, 1)),
     ("decryptor in place", decryptor_in_place),
