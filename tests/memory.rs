@@ -34,7 +34,7 @@ use futures::executor::block_on;
 use reference::go_stream;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    runtime::Builder,
+    runtime::{Builder, Runtime},
 };
 
 const KIB: usize = 1024;
@@ -54,6 +54,7 @@ thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static LARGE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Of all threads: only one test here has marks in its memory.
@@ -75,6 +76,7 @@ fn count(old: usize, new: usize) {
     HELD.set(held);
     PEAK.set(PEAK.get().max(held));
     ALLOCATIONS.set(ALLOCATIONS.get() + usize::from(new > 0));
+    LARGE.set(LARGE.get() + usize::from(new >= CHUNK));
 }
 
 #[global_allocator]
@@ -119,12 +121,13 @@ unsafe fn look_for_mark(block: *mut u8, layout: Layout) {
 struct Since {
     held: isize,
     allocations: usize,
+    large: usize,
 }
 
 impl Since {
     fn now() -> Self {
         PEAK.set(HELD.get());
-        Self { held: HELD.get(), allocations: ALLOCATIONS.get() }
+        Self { held: HELD.get(), allocations: ALLOCATIONS.get(), large: LARGE.get() }
     }
 
     fn peak(&self) -> usize {
@@ -133,6 +136,11 @@ impl Since {
 
     fn allocations(&self) -> usize {
         ALLOCATIONS.get() - self.allocations
+    }
+
+    /// How many of them were as large as a chunk.
+    fn large(&self) -> usize {
+        LARGE.get() - self.large
     }
 }
 
@@ -293,6 +301,101 @@ fn a_pushed_decryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
     assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
 }
 
+/// The most that `workers` may hold: twice as many batches, and what says where they are.
+fn batches(workers: usize) -> usize {
+    2 * workers * (MIB + KIB) + 8 * KIB
+}
+
+/// As many as make some fifty batches.
+const SOME_CHUNKS: usize = 50 * MIB / CHUNK;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+#[test]
+fn a_writer_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_runs() {
+    let (key, chunk) = (Key::generate(), vec![7; CHUNK]);
+    let runtime = runtime();
+    for workers in [2, 3] {
+        let since = Since::now();
+        let options = EncryptOptions::new().workers(workers);
+        let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &options);
+        assert!(since.peak() < 512, "nothing to speak of before the first byte: {}", since.peak());
+        runtime.block_on(async {
+            writer.write_all(b"first").await.unwrap();
+            assert_eq!(since.large(), 1, "no more batches than are needed");
+            for _ in 0..SOME_CHUNKS {
+                writer.write_all(&chunk).await.unwrap();
+            }
+            for _ in 0..SOME_CHUNKS / 2 {
+                writer.write_all(&chunk).await.unwrap();
+                writer.flush_chunk().await.unwrap();
+            }
+            writer.shutdown().await.unwrap();
+        });
+        assert!(since.large() <= 2 * workers, "{} large allocations", since.large());
+        assert!(since.peak() <= batches(workers), "{} for {workers} workers", since.peak());
+        let finished = Since::now();
+        drop(writer);
+        assert!(finished.held - HELD.get() < KIB as isize, "all is given back when the stream is finished");
+    }
+}
+
+#[test]
+fn a_reader_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_runs() {
+    let key = Key::generate();
+    let runtime = runtime();
+    for (workers, buffered) in [(2, false), (3, true)] {
+        let source = Source::new(&key, SOME_CHUNKS);
+        let mut plaintext = vec![0; if buffered { 0 } else { CHUNK }];
+        let since = Since::now();
+        let mut reader = DecryptReader::with_options(source, &key, &DecryptOptions::new().workers(workers));
+        assert!(since.peak() < 512, "nothing to speak of before the first byte: {}", since.peak());
+        let mut total = 0;
+        runtime.block_on(async {
+            loop {
+                let n = if buffered {
+                    let n = reader.fill_buf().await.unwrap().len();
+                    reader.consume(n);
+                    n
+                } else {
+                    reader.read(&mut plaintext).await.unwrap()
+                };
+                if n == 0 {
+                    break;
+                }
+                total += n;
+            }
+        });
+        assert_eq!(total, SOME_CHUNKS * CHUNK);
+        // The buffer for the first frame has grown as it arrived.
+        assert!(since.large() <= 2 * workers + 2, "{} large allocations", since.large());
+        assert!(since.peak() <= batches(workers), "{} for {workers} workers", since.peak());
+        let finished = Since::now();
+        drop(reader);
+        // The source has a buffer of its own.
+        assert!(finished.held - HELD.get() < (CHUNK + 2 * KIB) as isize, "all is given back at the end");
+    }
+}
+
+#[test]
+fn a_pulling_encryptor_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_runs() {
+    let key = Key::generate();
+    let runtime = runtime();
+    let since = Since::now();
+    let source = tokio::io::repeat(7).take((SOME_CHUNKS * CHUNK + 5) as u64);
+    let mut reader = EncryptReader::with_options(source, &key, &EncryptOptions::new().workers(2));
+    assert!(since.peak() < 512, "nothing to speak of before the first byte: {}", since.peak());
+    let total = runtime.block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap();
+    assert_eq!(total, (117 + SOME_CHUNKS * (CHUNK + 20) + 25) as u64);
+    assert!(since.large() <= 4, "{} large allocations", since.large());
+    assert!(since.peak() <= batches(2), "{}", since.peak());
+    let finished = Since::now();
+    drop(reader);
+    assert!(finished.held - HELD.get() < KIB as isize, "all is given back when the stream is finished");
+}
+
 #[test]
 fn a_seeking_reader_holds_one_chunk_and_a_bounded_index() {
     let _alone = alone();
@@ -384,13 +487,21 @@ fn large_prelude(key: &Key) -> Vec<u8> {
     Encryptor::start(key, &options).unwrap().1.to_vec()
 }
 
-/// The first error of a stream, and the most that was held until then: by a reader or by a writer, whichever held more.
+/// The first error of a stream, and the most that was held until then: by a reader with one worker, or with many, or by a
+/// writer, whichever held more.
 fn first_error(stream: &[u8], key: &Key) -> (Option<Error>, usize) {
     let since = Since::now();
     let mut reader = DecryptReader::new(stream, key);
     let mut byte = [0];
     let error = block_on(reader.read(&mut byte)).unwrap_err();
     let peak = since.peak();
+    drop(reader);
+
+    let since = Since::now();
+    let mut reader = DecryptReader::with_options(stream, key, &DecryptOptions::new().workers(8));
+    let by_workers = block_on(reader.read(&mut byte)).unwrap_err();
+    assert_eq!(Error::from_io(&by_workers), Error::from_io(&error));
+    let peak = peak.max(since.peak());
     drop(reader);
 
     let since = Since::now();
@@ -478,6 +589,12 @@ fn assert_wipes(what: &str, run: impl FnOnce(&[u8])) {
     assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 0, "{what}");
     drop(plaintext);
     assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 1, "the test sees what it looks for");
+}
+
+/// Forgets what is the test's own.
+fn zeroize(mut bytes: Vec<u8>) {
+    bytes.fill(0);
+    std::hint::black_box(&bytes);
 }
 
 /// Takes this much of what a reader has.
@@ -604,6 +721,42 @@ fn secrets_are_wiped_before_their_memory_is_freed() {
             }
         });
         drop(release);
+    });
+    assert_wipes("several workers: finished, failed, and dropped while they work", |plaintext| {
+        let plain = plaintext.repeat(20);
+        let sealing = EncryptOptions::new().workers(2);
+        let opening = DecryptOptions::new().workers(2);
+        // Its end waits for whatever is still away.
+        let runtime = runtime();
+        let mut stream = runtime.block_on(async {
+            let mut writer = EncryptWriter::with_options(Vec::with_capacity(4 * MIB), &key, &sealing);
+            writer.write_all(&plain).await.unwrap();
+            writer.flush_chunk().await.unwrap();
+            writer.shutdown().await.unwrap();
+            writer.into_inner()
+        });
+        runtime.block_on(async {
+            let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &sealing);
+            writer.write_all(&plain).await.unwrap();
+            let mut reader = EncryptReader::with_options(&plain[..], &key, &sealing);
+            reader.fill_buf().await.unwrap();
+            for taken in [10, CHUNK + 10, plain.len() / 2, plain.len()] {
+                let mut reader = DecryptReader::with_options(&stream[..], &key, &opening);
+                let mut left = taken;
+                while left > 0 {
+                    let n = reader.fill_buf().await.unwrap().len().min(left);
+                    reader.consume(n);
+                    left -= n;
+                }
+                let _ = Pin::new(&mut reader).poll_fill_buf(&mut Context::from_waker(Waker::noop()));
+            }
+            stream[2 * MIB] ^= 1;
+            let mut reader = DecryptReader::with_options(&stream[..], &key, &opening);
+            tokio::io::copy_buf(&mut reader, &mut tokio::io::sink()).await.unwrap_err();
+        });
+        drop(runtime);
+        // This one is an allocation of its own, and no secret here.
+        zeroize(plain);
     });
     assert_wipes("a file, encrypted and decrypted", |plaintext| {
         let folder = tempfile::tempdir().unwrap();

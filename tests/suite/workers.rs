@@ -1,6 +1,7 @@
 //! Several workers: the same streams, the same plaintext and the same errors as with one, and nothing held back.
 
 use std::{
+    fs,
     io::{self, ErrorKind},
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -8,17 +9,19 @@ use std::{
 };
 
 use agcm::{
-    DecryptOptions, DecryptReader, EncryptOptions, EncryptReader, EncryptWriter, Error, Key, Trailing, decrypt,
+    DecryptOptions, DecryptReader, EncryptOptions, EncryptReader, EncryptWriter, Error, FileOptions, Key, Trailing,
+    decrypt,
 };
 use futures::executor::block_on;
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     runtime::{Builder, Runtime},
 };
 
 use crate::{
     drive::{OtherTask, busy_runtime, error, poll_flush, poll_once, poll_read, poll_shutdown, poll_write, taken},
     encrypt_writer::frames,
+    folder::Folder,
     script::{Op, Reader, Script, Writer},
     streams::Stream,
     vectors::plaintext,
@@ -49,7 +52,7 @@ fn uniform(len: usize, chunk_size: usize) -> Vec<usize> {
     frames
 }
 
-/// Asserts that a stream has these frames, and that one worker and several read this plaintext out of it.
+/// Asserts that a stream has these frames, and that one worker reads this plaintext out of it.
 #[track_caller]
 fn assert_holds(key: &Key, stream: &[u8], lengths: &[usize], plain: &[u8]) {
     assert!(frames(stream) == lengths, "the lengths of the frames");
@@ -64,7 +67,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn the_stream_is_the_same_whatever_the_sizes() {
     let key = Key::generate();
-    let plain = plaintext(21 * MIB);
+    let plain = plaintext(11 * MIB);
     let around = |chunk: usize, more: &[usize]| {
         let mut lens = vec![0, 1, chunk - 1, chunk, chunk + 1];
         lens.extend_from_slice(more);
@@ -84,11 +87,12 @@ fn the_stream_is_the_same_whatever_the_sizes() {
         (65_536, batches(65_536)),
         (100_000, batches(100_000)),
         (MIB + 1, around(MIB + 1, &[3 * MIB + 3, 4 * MIB])),
-        (10 * MIB, vec![0, 1, 10 * MIB + 1, 20 * MIB + 5]),
+        (10 * MIB, vec![0, 1, 10 * MIB, 10 * MIB + 1]),
     ] {
         for len in lens {
             let (workers, piece) = (workers.next().unwrap(), pieces.next().unwrap());
             let (plain, lengths) = (&plain[..len], uniform(len, chunk));
+            assert_holds(&key, &sealing(chunk, workers).encrypt(&key, plain), &lengths, plain);
             println!("{len} bytes in chunks of {chunk} by {workers} workers, in pieces of {piece}");
             runtime.block_on(async {
                 let mut writer = EncryptWriter::with_options(Vec::new(), &key, &sealing(chunk, workers));
@@ -109,13 +113,14 @@ fn the_stream_is_the_same_whatever_the_sizes() {
                     result.unwrap();
                     assert!(opened == plain && rest.is_empty());
                 }
+                assert!(opening(workers).decrypt(&key, &read).unwrap() == plain);
             });
         }
     }
 }
 
 /// All that a reader of a stream releases, what was wrong with it, and its inner reader.
-async fn open<R: tokio::io::AsyncRead + Unpin>(
+async fn open<R: AsyncRead + Unpin>(
     key: &Key,
     inner: R,
     options: &DecryptOptions,
@@ -179,14 +184,11 @@ fn after_an_inner_error_a_retry_goes_on_where_it_stopped() {
             let mut writer = EncryptWriter::with_options(inner, &key, &sealing(CHUNK, 2 + position % 3));
             let (mut failed, mut rest) = (0, &plain[..]);
             while !rest.is_empty() {
-                // So often that a failure is met by each of them.
-                let result = match rest.len() % 3 {
-                    0 => writer.flush().await.map(|()| 0),
-                    _ => Ok(0),
-                };
-                let result = match result {
-                    Ok(_) => writer.write(&rest[..rest.len().min(77_777)]).await,
-                    failed => failed,
+                // Flushed as well now and then, so that a failure is met by either.
+                let flushed = if rest.len() % 3 == 0 { writer.flush().await } else { Ok(()) };
+                let result = match flushed {
+                    Ok(()) => writer.write(&rest[..rest.len().min(77_777)]).await,
+                    Err(error) => Err(error),
                 };
                 match result {
                     Ok(n) => rest = &rest[n..],
@@ -296,7 +298,98 @@ fn damage_shows_as_it_does_to_one_worker() {
             let (released, result, _) = runtime.block_on(open(&key, inner, &options, turn % 2 == 0));
             assert_eq!(result, expected.1, "{options:?}");
             assert!(released == expected.0, "{} and {} bytes", released.len(), expected.0.len());
+            if turn % 2 == 0 {
+                assert_eq!(opening(2 + turn / 2 % 2).decrypt(&key, &damaged).map(drop), expected.1, "by a one-shot");
+            }
         }
+    }
+}
+
+#[test]
+fn a_one_shot_leaves_what_it_may_leave() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, CHUNK, 2 * BATCH + 7);
+    let joined = [&stream.bytes[..], b"next"].concat();
+    let at = stream.bytes.len() as u64;
+    for workers in [1, 2, 3] {
+        assert_eq!(opening(workers).decrypt(&key, &joined).map(drop), Err(Error::TrailingData { at }));
+        let leave = opening(workers).trailing(Trailing::Leave);
+        assert!(leave.decrypt(&key, &joined).unwrap() == stream.plaintext);
+        let mut damaged = joined.clone();
+        for at in [BATCH, 2 * BATCH + 600] {
+            damaged[at] ^= 1;
+        }
+        let frame = BATCH / (CHUNK + 20);
+        let first = Error::Corrupt { frame: frame as u64, at: stream.start_of(frame).0 as u64 };
+        assert_eq!(leave.decrypt(&key, &damaged).map(drop), Err(first), "whoever finds its own first");
+    }
+}
+
+/// From this much on, a file is worked on by several.
+const LARGE_FILE: usize = 4 * MIB;
+
+#[tokio::test]
+async fn files_are_the_same_whatever_the_sizes() {
+    let (key, folder) = (Key::generate(), Folder::new());
+    let (plain, sealed, again) = (folder.path("plain"), folder.path("sealed"), folder.path("again"));
+    let content = plaintext(LARGE_FILE + 3 * MIB);
+    let mut workers = [2, 3, 8, 0, 1].into_iter().cycle();
+    for (chunk, lens) in [
+        (65_536, vec![LARGE_FILE - 1, LARGE_FILE, LARGE_FILE + 1, LARGE_FILE + 65_536, LARGE_FILE + 99_999]),
+        (CHUNK, vec![84 * CHUNK - 1, 84 * CHUNK, 84 * CHUNK + 1, 85 * CHUNK, 110 * CHUNK]),
+        (MIB + 1, vec![LARGE_FILE, 4 * MIB + 4, 4 * MIB + 5, 5 * MIB + 4, 6 * MIB + 100]),
+        (1000, vec![LARGE_FILE + 1001]),
+    ] {
+        for len in lens {
+            let (n, m, content) = (workers.next().unwrap(), workers.next().unwrap(), &content[..len]);
+            fs::write(&plain, content).unwrap();
+            let files =
+                FileOptions::new().overwrite(true).encrypt_options(sealing(chunk, n)).decrypt_options(opening(m));
+            assert_eq!(files.encrypt_file(&plain, &sealed, &key).await.unwrap(), len as u64);
+            assert_holds(&key, &fs::read(&sealed).unwrap(), &uniform(len, chunk), content);
+            assert_eq!(files.verify_file(&sealed, &key).await.unwrap(), len as u64);
+            assert_eq!(files.decrypt_file(&sealed, &again, &key).await.unwrap(), len as u64);
+            assert!(fs::read(&again).unwrap() == content, "{len} bytes in chunks of {chunk}, {n} and {m}");
+        }
+    }
+    folder.assert_holds(&["again", "plain", "sealed"]);
+}
+
+#[tokio::test]
+async fn damage_to_a_file_shows_as_it_does_to_one_worker() {
+    let (key, folder) = (Key::generate(), Folder::new());
+    let sealed = folder.path("sealed");
+    let uniform = Stream::uniform(&key, CHUNK, 90 * CHUNK + 7);
+    // Full chunks, which are read by several; then others between them, and full ones again.
+    let mut lengths = vec![CHUNK; 95];
+    (lengths[40], lengths[70], lengths[71]) = (CHUNK - 1, 3, 5);
+    let irregular = Stream::of_frames(&key, CHUNK, &lengths);
+    let mut turn = 0;
+    for (stream, places, skip) in [(&uniform, [1, 6, 90], 16), (&irregular, [0, 40, 93], 17)] {
+        let damaged = Damage::of(stream).all(&places);
+        // What is wrong with the start is wrong for every file, large or not. Every other of the rest will do.
+        for damaged in damaged.iter().skip(skip).step_by(2).chain([&stream.bytes]) {
+            fs::write(&sealed, damaged).unwrap();
+            let expected = opening(1).decrypt(&key, damaged).map(|plaintext| plaintext.len() as u64);
+            turn += 1;
+            let files = FileOptions::new().decrypt_options(opening(2 + turn % 2));
+            let result = match turn % 3 {
+                0 => files.decrypt_file(&sealed, folder.path("never"), &key).await,
+                _ => files.verify_file(&sealed, &key).await,
+            };
+            assert_eq!(result.map_err(|error| Error::from_io(&error).unwrap()), expected);
+            if turn % 3 == 0 && expected.is_ok() {
+                assert!(fs::read(folder.path("never")).unwrap() == stream.plaintext);
+                fs::remove_file(folder.path("never")).unwrap();
+            }
+            folder.assert_holds(&["sealed"]);
+        }
+    }
+    fs::write(&sealed, &irregular.bytes).unwrap();
+    for workers in [1, 2, 3] {
+        let files = FileOptions::new().overwrite(true).decrypt_options(opening(workers));
+        files.decrypt_file(&sealed, folder.path("again"), &key).await.unwrap();
+        assert!(fs::read(folder.path("again")).unwrap() == irregular.plaintext, "{workers} workers");
     }
 }
 
@@ -332,9 +425,7 @@ fn the_byte_after_the_stream_is_left_unread() {
 fn with_reject_the_end_is_withheld_until_nothing_follows() {
     let key = Key::generate();
     let stream = Stream::uniform(&key, CHUNK, BATCH + 7);
-    let (tail, ops) = (stream.bytes.len(), vec![Op::Some(usize::MAX); 100]);
-    let mut inner = Reader::new(&stream.bytes, Script::once(ops));
-    // All of the stream, however many calls that takes; and then nothing for a while.
+    let mut inner = Reader::new(&stream.bytes, Script::default());
     let mut reader = DecryptReader::with_options(
         Stalling { inner: &mut inner, stalled: false },
         &key,
@@ -346,7 +437,7 @@ fn with_reject_the_end_is_withheld_until_nothing_follows() {
         assert!(!bytes.is_empty(), "an end of file too soon");
         read.extend(bytes);
     }
-    assert!(read == stream.plaintext && tail > read.len());
+    assert!(read == stream.plaintext);
     assert!(poll_read(&mut reader, 99).is_pending());
     reader.get_mut().stalled = true;
     assert!(matches!(poll_read(&mut reader, 99), Poll::Ready(Ok(bytes)) if bytes.is_empty()));
@@ -358,12 +449,8 @@ struct Stalling<'a, 'b> {
     stalled: bool,
 }
 
-impl tokio::io::AsyncRead for Stalling<'_, '_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+impl AsyncRead for Stalling<'_, '_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.inner.data.is_empty() && !self.stalled {
             return Poll::Pending;
         }
@@ -488,17 +575,12 @@ fn what_leaves_together_leaves_in_one_write() {
     assert_eq!(writer.get_ref().writes, [80 + BATCH + 400 + 37]);
 }
 
-/// Puts a stall behind the last of some data, of which the reader gets no more at a time than there is room for.
-fn source(data: &[u8]) -> Reader<'_> {
-    Reader::new(data, Script::default())
-}
-
 #[test]
 fn complete_chunks_are_not_held_back_by_a_source_that_is_pending() {
     let key = Key::generate();
     let plain = plaintext(4 * BATCH);
     for len in [CHUNK, CHUNK + 1, 2 * CHUNK, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 2 * CHUNK + 5] {
-        let mut inner = source(&plain[..len]);
+        let mut inner = Reader::new(&plain[..len], Script::default());
         let inner = Stalling { inner: &mut inner, stalled: false };
         let mut reader = EncryptReader::with_options(inner, &key, &sealing(CHUNK, 2));
         let mut stream = vec![0; 80 + len / CHUNK * (CHUNK + 20)];
@@ -890,14 +972,14 @@ async fn what_it_reads_out_of_a_file_goes_into_a_file_whole() {
     let folder = tempfile::tempdir().unwrap();
     let plain = plaintext(3 * MIB + 1234);
     let [path, sealed] = ["plain", "sealed"].map(|name| folder.path().join(name));
-    std::fs::write(&path, &plain).unwrap();
+    fs::write(&path, &plain).unwrap();
     let key = Key::generate();
     let mut file = tokio::fs::File::open(&path).await.unwrap();
     let target = tokio::fs::File::create(&sealed).await.unwrap();
     let mut writer = EncryptWriter::with_options(target, &key, &EncryptOptions::new().workers(2));
     tokio::io::copy(&mut file, &mut writer).await.unwrap();
     writer.shutdown().await.unwrap();
-    let stream = std::fs::read(&sealed).unwrap();
+    let stream = fs::read(&sealed).unwrap();
     assert_holds(&key, &stream, &uniform(plain.len(), 65_536), &plain);
 
     let file = tokio::fs::File::open(&sealed).await.unwrap();
