@@ -95,9 +95,13 @@ impl SealQueue {
         !self.sealed.is_empty()
     }
 
-    /// Whether some of the batch that is leaving has left.
+    /// Whether what is leaving is to leave before more is filled in: some of its batch has left, or it is in front of the batch
+    /// that is being filled, and would go away with that once more when it is full.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.sealed.front().is_some_and(|batch| batch.sent > 0)
+        match self.sealed.front() {
+            Some(batch) => batch.sent > 0,
+            None => !self.ready().is_empty(),
+        }
     }
 
     /// Notes that the first `n` bytes of what could leave have left.
