@@ -366,6 +366,21 @@ mod tests {
     }
 
     #[test]
+    fn those_who_wait_for_a_lane_get_it_in_their_order() {
+        let (runtime, lanes) = (runtime(), Arc::new(Lanes::new(workers(1))));
+        let (done, finished) = mpsc::channel();
+        // All wait for the first, which waits for all of them to wait.
+        let (release, gate) = mpsc::channel::<()>();
+        lanes.spawn(runtime.handle().clone(), Box::new(move || assert!(gate.recv().is_err())));
+        for i in 0..5 {
+            let done = done.clone();
+            lanes.spawn(runtime.handle().clone(), Box::new(move || done.send(i).unwrap()));
+        }
+        drop((release, done));
+        assert_eq!(finished.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
     fn a_lane_is_free_again_after_a_panic() {
         for n in 1..=3 {
             let (runtime, lanes) = (runtime(), Arc::new(Lanes::new(workers(n))));

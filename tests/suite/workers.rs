@@ -714,6 +714,34 @@ fn what_was_shown_stays_until_it_is_consumed() {
 }
 
 #[test]
+fn frames_that_were_shown_do_not_go_away_again_to_be_sealed_with_others() {
+    let key = Key::generate();
+    let plain = plaintext(2 * BATCH);
+    let (runtime, release) = busy_runtime();
+    runtime.block_on(async {
+        // Two chunks, and all the others as soon as it is asked again.
+        let source = Reader::new(&plain, Script::once([Op::Some(CHUNK), Op::Some(CHUNK), Op::Stall]));
+        let mut reader = EncryptReader::with_options(source, &key, &sealing(CHUNK, 2));
+        let mut stream = Vec::new();
+        for taken in [0, 10] {
+            for _ in 0..3 {
+                match Pin::new(&mut reader).poll_fill_buf(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(shown) => assert_eq!(shown.unwrap().len(), 80 + 2 * (CHUNK + 20) - taken),
+                    Poll::Pending => panic!("they were there"),
+                }
+            }
+            if taken == 0 {
+                stream.resize(10, 0);
+                reader.read_exact(&mut stream).await.unwrap();
+            }
+        }
+        drop(release);
+        reader.read_to_end(&mut stream).await.unwrap();
+        assert_holds(&key, &stream, &uniform(plain.len(), CHUNK), &plain);
+    });
+}
+
+#[test]
 fn futures_that_are_dropped_lose_and_take_nothing() {
     let key = Key::generate();
     let plain = plaintext(4 * BATCH + 7);
