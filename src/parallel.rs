@@ -318,10 +318,42 @@ mod tests {
     }
 
     #[test]
+    fn each_item_is_worked_on_once_and_none_is_taken_up_after_enough() {
+        for threads in 1..4 {
+            let done = Mutex::new(Vec::new());
+            for_each(
+                workers(threads),
+                0..100,
+                || (),
+                |(), i| {
+                    done.lock().unwrap().push(i);
+                    ControlFlow::Continue(())
+                },
+            );
+            let mut done = done.into_inner().unwrap();
+            done.sort();
+            assert!(done.into_iter().eq(0..100));
+
+            let taken = AtomicUsize::new(0);
+            for_each(
+                workers(threads),
+                0..1_000_000,
+                || (),
+                |(), i| {
+                    taken.fetch_add(1, Relaxed);
+                    if i < 10 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                },
+            );
+            let taken = taken.into_inner();
+            assert!((11..10 + 2 * threads).contains(&taken), "{taken} by {threads}");
+        }
+    }
+
+    #[test]
     fn a_batch_is_about_a_mebibyte_and_one_worker_has_one_of_one_chunk() {
         assert_eq!(Workers::chosen(None), Workers::ONE);
         assert_eq!(workers(1), Workers::ONE);
-        for (chunk_size, chunks) in [(1, 49_932), (65_516, 16), (65_517, 15), (BATCH_LEN, 1), (10 * BATCH_LEN, 1)] {
+        for (chunk_size, chunks) in [(1, 28_339), (65_516, 16), (65_517, 15), (BATCH_LEN, 1), (10 * BATCH_LEN, 1)] {
             assert_eq!(workers(2).chunks_per_batch(chunk_size), chunks);
             assert_eq!(workers(1).chunks_per_batch(chunk_size), 1);
         }

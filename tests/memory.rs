@@ -315,9 +315,11 @@ fn runtime() -> Runtime {
 
 #[test]
 fn a_writer_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_runs() {
+    let _alone = alone();
     let (key, chunk) = (Key::generate(), vec![7; CHUNK]);
     let runtime = runtime();
     for workers in [2, 3] {
+        agcm::trim_memory();
         let since = Since::now();
         let options = EncryptOptions::new().workers(workers);
         let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &options);
@@ -344,6 +346,7 @@ fn a_writer_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_ru
 
 #[test]
 fn a_reader_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_runs() {
+    let _alone = alone();
     let key = Key::generate();
     let runtime = runtime();
     for (workers, buffered) in [(2, false), (3, true)] {
@@ -381,6 +384,7 @@ fn a_reader_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_ru
 
 #[test]
 fn a_pulling_encryptor_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_runs() {
+    let _alone = alone();
     let key = Key::generate();
     let runtime = runtime();
     let since = Since::now();

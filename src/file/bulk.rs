@@ -255,3 +255,80 @@ impl Shares {
         Buffers { plaintext: Buffer::zeroed(plaintext), frames: Buffer::zeroed(self.frames_len(plaintext)) }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::{io::Write, path::Path};
+
+    use super::*;
+    use crate::{
+        decrypt::{Decryptor, Step},
+        key::Key,
+        options::{DecryptOptions, EncryptOptions},
+        progress::Progress,
+    };
+
+    /// A file that holds this, open to be read only.
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        File::open(file.path()).unwrap()
+    }
+
+    fn workers() -> Option<NonZeroUsize> {
+        NonZeroUsize::new(2)
+    }
+
+    /// What a failed write says may be the last that is heard of data that others have written.
+    #[test]
+    fn a_write_that_fails_is_an_error_and_is_not_tried_again() {
+        let key = Key::generate();
+        let mut stream = EncryptOptions::new().encrypt(&key, &vec![7; 6_000_000]);
+        let source = file(&stream);
+        let mut decryptor = Decryptor::new(&key, &DecryptOptions::new());
+        assert!(matches!(decryptor.open_in_place(&mut stream), Ok(Step::Start { .. })));
+        move_to(&source, PRELUDE_LEN as u64).unwrap();
+
+        let not_writable = file(b"");
+        let mut meter = Meter::new(None, Box::new(|_: Progress| ()) as Callback);
+        let mut from = Source { path: Path::new("from"), file: &source, meter: &mut meter };
+        let to = Sink { path: Path::new("to"), file: Some(&not_writable) };
+        let place = decryptor.place().unwrap();
+        let error = open((&place, 0), 0, &mut from, &to, workers(), &CancellationToken::new()).unwrap_err();
+        assert!(error.to_string().starts_with("writing \"to\""), "{error}");
+
+        let plain = file(&vec![7; 6_000_000]);
+        let mut from = Source { path: Path::new("from"), file: &plain, meter: &mut meter };
+        let (mut encryptor, _) = Encryptor::start(&key, &EncryptOptions::new()).unwrap();
+        let error = seal(&mut encryptor, &mut from, &to, workers(), &CancellationToken::new()).unwrap_err();
+        assert!(error.to_string().starts_with("writing \"to\""), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_was_read_from_is_left_to_whoever_reads_in_order() {
+        let (plain, sink) = (file(&vec![7; 6_000_000]), file(b""));
+        move_to(&plain, 1).unwrap();
+        let mut meter = Meter::new(None, Box::new(|_: Progress| ()) as Callback);
+        let mut from = Source { path: Path::new("from"), file: &plain, meter: &mut meter };
+        let to = Sink { path: Path::new("to"), file: Some(&sink) };
+        let (mut encryptor, _) = Encryptor::start(&Key::generate(), &EncryptOptions::new()).unwrap();
+        assert_eq!(seal(&mut encryptor, &mut from, &to, workers(), &CancellationToken::new()).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_shares_of_a_file_are_all_of_it_in_order() {
+        for (chunk_size, chunks) in [(1, 5_000_000), (65_536, 100), (300_000, 20), (262_124, 17)] {
+            let shares = Shares::of(chunk_size);
+            let full = chunks * chunk_size as u64;
+            let mut end = 0;
+            for (start, len) in shares.split(full) {
+                assert_eq!(start, end);
+                assert!(len > 0 && len % chunk_size == 0 && len <= shares.chunks * chunk_size);
+                assert!(shares.chunks == 1 || shares.frames_len(len) <= SHARE_LEN);
+                end += len as u64;
+            }
+            assert_eq!(end, full);
+        }
+    }
+}

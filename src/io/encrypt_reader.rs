@@ -155,11 +155,11 @@ impl<R: AsyncRead> EncryptReader<R> {
                 Poll::Pending if queue.is_under_way() => break,
                 Poll::Pending => {
                     queue.admit()?;
-                    queue.seal_full_chunks();
-                    if queue.ready().is_empty() {
+                    queue.send_full_chunks();
+                    if !queue.is_under_way() && queue.ready().is_empty() {
                         return Poll::Pending;
                     }
-                    return Poll::Ready(Ok(()));
+                    break;
                 }
             }
         }
@@ -171,11 +171,6 @@ impl<R: AsyncRead> EncryptReader<R> {
             }
         }
         if ready!(queue.poll_sealed(cx))?.is_empty() && queue.ready().is_empty() {
-            // What was full before an error is given out before it.
-            if matches!(this.ended, Some(Err(_))) && queue.has_full_chunk() && queue.admit().is_ok() {
-                queue.seal_full_chunks();
-                return Poll::Ready(Ok(()));
-            }
             if let Some(Err(error)) = this.ended.take_if(|ended| ended.is_err()) {
                 return Poll::Ready(Err(error));
             }

@@ -136,11 +136,6 @@ impl SealQueue {
             && (self.filling.is_some() || self.sealed.len() < self.workers.batches())
     }
 
-    /// Whether a chunk is full that is not sealed yet, because others are to be sealed with it.
-    pub(crate) fn has_full_chunk(&self) -> bool {
-        matches!(&self.state, State::Running(encryptor) if self.filled() >= encryptor.chunk_size())
-    }
-
     /// Whether `len` bytes more make a chunk full, which will be sealed then.
     pub(crate) fn fills_a_chunk(&self, len: usize) -> bool {
         match &self.state {
@@ -225,6 +220,26 @@ impl SealQueue {
             let filled = self.filled();
             self.seal_some(filled - filled % encryptor.chunk_size());
         }
+    }
+
+    /// Seals the chunks that are full, elsewhere if they are worth it: what is behind them goes into another batch then. There
+    /// must be no batch on its way.
+    pub(crate) fn send_full_chunks(&mut self) {
+        let (State::Running(encryptor), Some(batch)) = (&mut self.state, &mut self.filling) else { return };
+        let rest = batch.filled % encryptor.chunk_size();
+        let full = batch.filled - rest;
+        if !self.sealed.hands_over(full) {
+            return self.seal_full_chunks();
+        }
+        let mut next = self.idle.pop().unwrap_or_else(|| SealBatch::new(encryptor.chunk_size(), self.workers));
+        next.fill(batch.last_of_chunk(rest));
+        match encryptor.permit(full) {
+            Ok(permit) => batch.permit(permit, full),
+            Err(error) => unreachable!("the chunks were within all limits when they were filled in: {error}"),
+        }
+        (batch.filled, batch.chunks) = (0, 0);
+        self.send();
+        self.filling = Some(next);
     }
 
     /// Seals what is filled in, if anything is.
@@ -401,6 +416,12 @@ impl SealBatch {
         let (full, filled) = (self.filled / self.chunk_size, self.filled % self.chunk_size);
         let start = self.sealed + full * (FRAME_OVERHEAD + self.chunk_size) + WORD_LEN;
         &mut self.buf[start + filled..start + self.chunk_size]
+    }
+
+    /// The last bytes that are filled in, all of one chunk.
+    fn last_of_chunk(&self, len: usize) -> &[u8] {
+        let start = self.sealed + self.filled / self.chunk_size * (FRAME_OVERHEAD + self.chunk_size) + WORD_LEN;
+        &self.buf[start..start + len]
     }
 
     /// `plaintext` is no longer than there is room for.

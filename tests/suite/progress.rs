@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agcm::{Progress, ProgressReader, ProgressWriter};
+use agcm::{DecryptOptions, EncryptOptions, FileOptions, Key, Progress, ProgressReader, ProgressWriter};
 use futures::executor::block_on;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-use crate::script::{Op, Reader, Script, Writer};
+use crate::{
+    folder::Folder,
+    script::{Op, Reader, Script, Writer},
+};
 
 /// What a callback was told.
 #[derive(Clone, Default)]
@@ -53,6 +56,28 @@ fn the_end_corrects_a_total_that_was_wrong() {
         let calls = told.all().len();
         block_on(reader.read_to_end(&mut read)).unwrap();
         assert_eq!(told.all().len(), calls, "an end that is seen twice is told once");
+    }
+}
+
+/// Some of a large file is read in order, and the rest by several workers.
+#[tokio::test]
+async fn every_byte_of_a_large_file_counts_once() {
+    let (folder, key) = (Folder::new(), Key::generate());
+    let plain = folder.write("plain", vec![7; 9_000_000]);
+    let sealed = folder.path("sealed");
+    for workers in [1, 2, 3] {
+        let files = FileOptions::new()
+            .overwrite(true)
+            .encrypt_options(EncryptOptions::new().workers(workers))
+            .decrypt_options(DecryptOptions::new().workers(workers));
+        let told = Told::default();
+        files.clone().progress(told.callback()).encrypt_file(&plain, &sealed, &key).await.unwrap();
+        assert_eq!(told.last(), (9_000_000, Some(9_000_000)));
+
+        let told = Told::default();
+        files.progress(told.callback()).verify_file(&sealed, &key).await.unwrap();
+        let len = std::fs::metadata(&sealed).unwrap().len();
+        assert_eq!(told.last(), (len, Some(len)));
     }
 }
 
