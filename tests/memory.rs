@@ -338,6 +338,7 @@ fn a_writer_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_ru
         });
         assert!(since.large() <= 2 * workers, "{} large allocations", since.large());
         assert!(since.peak() <= batches(workers), "{} for {workers} workers", since.peak());
+        agcm::trim_memory();
         let finished = Since::now();
         drop(writer);
         assert!(finished.held - HELD.get() < KIB as isize, "all is given back when the stream is finished");
@@ -352,6 +353,7 @@ fn a_reader_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_ru
     for (workers, buffered) in [(2, false), (3, true)] {
         let source = Source::new(&key, SOME_CHUNKS);
         let mut plaintext = vec![0; if buffered { 0 } else { CHUNK }];
+        agcm::trim_memory();
         let since = Since::now();
         let mut reader = DecryptReader::with_options(source, &key, &DecryptOptions::new().workers(workers));
         assert!(since.peak() < 512, "nothing to speak of before the first byte: {}", since.peak());
@@ -375,6 +377,7 @@ fn a_reader_with_workers_holds_two_batches_for_each_and_makes_no_more_once_it_ru
         // The buffer for the first frame has grown as it arrived.
         assert!(since.large() <= 2 * workers + 2, "{} large allocations", since.large());
         assert!(since.peak() <= batches(workers), "{} for {workers} workers", since.peak());
+        agcm::trim_memory();
         let finished = Since::now();
         drop(reader);
         // The source has a buffer of its own.
@@ -395,6 +398,7 @@ fn a_pulling_encryptor_with_workers_holds_two_batches_for_each_and_makes_no_more
     assert_eq!(total, (117 + SOME_CHUNKS * (CHUNK + 20) + 25) as u64);
     assert!(since.large() <= 4, "{} large allocations", since.large());
     assert!(since.peak() <= batches(2), "{}", since.peak());
+    agcm::trim_memory();
     let finished = Since::now();
     drop(reader);
     assert!(finished.held - HELD.get() < KIB as isize, "all is given back when the stream is finished");

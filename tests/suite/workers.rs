@@ -422,6 +422,29 @@ fn the_byte_after_the_stream_is_left_unread() {
 }
 
 #[test]
+fn not_a_byte_too_many_is_read_however_few_there_are() {
+    let key = Key::generate();
+    for len in [0, 1, 16, 17, 100] {
+        let stream = Stream::uniform(&key, 16, len);
+        let joined = [&stream.bytes[..], &[0; 100]].concat();
+        for script in [
+            Script::repeat([Op::Some(1)]),
+            Script::repeat([Op::Some(1), Op::Pending]),
+            // To the end of a frame, and not to the end of the word behind it.
+            Script::once([Op::Some(84), Op::Some(32)]),
+            Script::once([Op::Some(84), Op::Some(32), Op::Pending, Op::Some(36), Op::Pending]),
+        ] {
+            for buffered in [false, true] {
+                let inner = Reader::new(&joined, script.clone());
+                let (released, result, rest) = block_on(open(&key, inner, &opening(2), buffered));
+                result.unwrap();
+                assert_eq!((released, rest.data), (stream.plaintext.clone(), &[0; 100][..]));
+            }
+        }
+    }
+}
+
+#[test]
 fn with_reject_the_end_is_withheld_until_nothing_follows() {
     let key = Key::generate();
     let stream = Stream::uniform(&key, CHUNK, BATCH + 7);
@@ -579,18 +602,20 @@ fn what_leaves_together_leaves_in_one_write() {
 fn complete_chunks_are_not_held_back_by_a_source_that_is_pending() {
     let key = Key::generate();
     let plain = plaintext(4 * BATCH);
-    for len in [CHUNK, CHUNK + 1, 2 * CHUNK, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 2 * CHUNK + 5] {
+    let lens = [CHUNK, CHUNK + 1, 2 * CHUNK, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 2 * CHUNK + 5];
+    // The last has a frame that is shorter than a prelude, in a batch that was not the first.
+    for (chunk, len) in lens.map(|len| (CHUNK, len)).into_iter().chain([(16, 4 * MIB / 36 * 16 + 16 + 5)]) {
         let mut inner = Reader::new(&plain[..len], Script::default());
         let inner = Stalling { inner: &mut inner, stalled: false };
-        let mut reader = EncryptReader::with_options(inner, &key, &sealing(CHUNK, 2));
-        let mut stream = vec![0; 80 + len / CHUNK * (CHUNK + 20)];
+        let mut reader = EncryptReader::with_options(inner, &key, &sealing(chunk, 2));
+        let mut stream = vec![0; 80 + len / chunk * (chunk + 20)];
         runtime().block_on(async {
             soon(reader.read_exact(&mut stream)).await.unwrap();
             assert!(poll_once(reader.read(&mut [0; 9])).is_pending());
             reader.get_mut().stalled = true;
             soon(reader.read_to_end(&mut stream)).await.unwrap();
         });
-        assert_holds(&key, &stream, &uniform(len, CHUNK), &plain[..len]);
+        assert_holds(&key, &stream, &uniform(len, chunk), &plain[..len]);
     }
 }
 
