@@ -18,11 +18,13 @@ use crate::key::{Key, KeyRing};
 
 /// Encrypts the file `src` into a new file `dst`, and returns the number of plaintext bytes.
 ///
-/// The stream is written to a temporary file in the folder of `dst`, synced to disk, and renamed. All work is done on the
-/// blocking pool, and from 4 MiB on by up to four threads, if there are as many cores
-/// ([workers](crate::EncryptOptions::workers)): while one waits for the disk, another seals. Memory stays at a chunk or two,
-/// or half a megabyte, for each of them, whatever the size of the file. On Unix `dst` gets the permissions that the umask
-/// gives to new files, whatever those of `src` are.
+/// The stream is written to a temporary file in the folder of `dst`, synced to disk, and renamed. On Unix `dst` gets the
+/// permissions that the umask gives to new files, whatever those of `src` are.
+///
+/// All work is done on the blocking pool, and from 4 MiB on by up to four threads, if there are as many cores: while one
+/// waits for the disk, another seals. [`EncryptOptions::workers`](crate::EncryptOptions::workers) chooses how many, and 1
+/// that they are none. Memory stays at half a megabyte, or two chunks, for each of them, whatever the size of the file; at
+/// one chunk if there is one.
 ///
 /// For another chunk size, a context, progress, or to replace a file that is there, see [`FileOptions`].
 ///
@@ -47,10 +49,11 @@ use crate::key::{Key, KeyRing};
 /// # Errors
 ///
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is anything at `dst`
-/// ([`IsADirectory`](io::ErrorKind::IsADirectory) for a folder); it is never replaced, even if it comes into being while this
-/// runs. Whatever the file system says, with the path and what was to be done there. After an error there
-/// is no `dst`, and no temporary file. (If the process is killed, a file `.agcm-*.partial` stays in the folder of `dst`, and
-/// may be deleted.)
+/// ([`IsADirectory`](io::ErrorKind::IsADirectory) for a folder); it is never replaced, even if it comes into being while
+/// this runs. Whatever the file system says, with the path and what was to be done there. A large `src` that becomes
+/// shorter while it is read is [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) (one that grows is encrypted up to where its
+/// end is met; with one worker, so is one that shrinks). After an error there is no `dst`, and no temporary file. (If the
+/// process is killed, a file `.agcm-*.partial` stays in the folder of `dst`, and may be deleted.)
 ///
 /// # Cancel safety
 ///

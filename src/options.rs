@@ -74,14 +74,19 @@ impl EncryptOptions {
 
     /// Seals on so many cores at a time; 0 means on all there are.
     ///
-    /// Batches of chunks, of about 1 MiB together, are sealed on the blocking pool of the runtime while the next ones are filled
-    /// in and the ones before are written: the bytes, and their order, are the same as without. The process as a whole never
-    /// works on more batches at a time than it has cores, whatever its streams ask for. Without a runtime, in synchronous
-    /// code, only the one-shots have workers.
+    /// Batches of chunks, of about 1 MiB together, are sealed on the blocking pool of the runtime while the next ones are
+    /// filled in and the ones before are written: what comes out, and its order, are the same as without. All adapters of
+    /// the process together never have more batches worked on at a time than there are cores. Without a runtime they work
+    /// in place.
     ///
     /// A stream then holds up to `2 * n` batches in memory instead of one chunk: 4 MiB with two workers, or four chunks if
     /// those are larger than 1 MiB each. One worker is the default, which for adapters means that chunks under 1 MiB are
-    /// sealed in the task itself; [work on files](crate::FileOptions) takes several when they are large.
+    /// sealed in the task itself.
+    ///
+    /// One-shots and [work on files](crate::FileOptions) have threads of their own as workers, besides the one that they are
+    /// called on or that is theirs: fewer than there are cores, in the whole process, and no more than one for each 256 KiB.
+    /// Unless it is chosen, one-shots have none, and files take up to four workers from 4 MiB on. The
+    /// [codec](crate::codec) and [re-encrypting](crate::rekey_file) work in order, whatever is chosen.
     ///
     /// ```
     /// use agcm::{EncryptOptions, Key};
@@ -162,7 +167,7 @@ impl DecryptOptions {
     /// authenticated. Until the first chunk was, there is no more than one.
     ///
     /// A [`DecryptWriter`](crate::DecryptWriter) always has one worker, since the write that completes a bad frame is to fail
-    /// itself; and so have the readers by offset, and those of [`legacy`](crate::legacy) streams.
+    /// itself; and so have the codec, the readers by offset, and those of [`legacy`](crate::legacy) streams.
     pub fn workers(self, n: usize) -> Self {
         Self { workers: Some(workers(n)), ..self }
     }

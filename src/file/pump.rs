@@ -1,6 +1,6 @@
 //! From one file to another, frame by frame, in synchronous code on the blocking pool.
 //!
-//! Memory stays at a chunk or two. The bulk of a large file is left to [several workers](super::bulk).
+//! Memory stays at one chunk. The bulk of a large file is left to [several workers](super::bulk).
 
 use std::{
     io::{self, BufRead, Read, Seek, SeekFrom, Write},
