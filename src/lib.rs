@@ -129,6 +129,7 @@ mod options;
 mod parallel;
 mod pool;
 mod positioned;
+mod threads;
 
 mod aead;
 pub mod geometry;

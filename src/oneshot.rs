@@ -19,7 +19,8 @@ use crate::{
     geometry::Uniform,
     key::{Key, KeyRing},
     options::{DecryptOptions, EncryptOptions, Trailing},
-    parallel::{BATCH_LEN, Workers, chunks_per_batch, for_each},
+    parallel::{BATCH_LEN, Workers, chunks_per_batch},
+    threads::for_each,
 };
 
 /// Encrypts a slice with the default options.

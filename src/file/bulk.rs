@@ -26,10 +26,11 @@ use crate::{
     encrypt::{Encryptor, Permit},
     error::{Error, at},
     format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, PRELUDE_LEN},
-    parallel::{Workers, for_each},
+    parallel::Workers,
     pool::Buffer,
     positioned::{self, read_exact_at, write_all_at},
     progress::Meter,
+    threads::for_each,
 };
 
 /// How much of a file must be full chunks, in bytes, for more than one worker to be worth it.
