@@ -80,12 +80,12 @@ impl EncryptOptions {
     /// in place.
     ///
     /// A stream then holds up to `2 * n` batches in memory instead of one chunk: 4 MiB with two workers, or four chunks if
-    /// those are larger than 1 MiB each. One worker is the default, which for adapters means that chunks under 1 MiB are
-    /// sealed in the task itself.
+    /// those are larger than 1 MiB each. More workers than there are cores only hold more. One worker is the default: for
+    /// adapters that means that chunks under 1 MiB are sealed in the task itself.
     ///
-    /// One-shots and [work on files](crate::FileOptions) have threads of their own as workers, besides the one that they are
-    /// called on or that is theirs: fewer than there are cores, in the whole process, and no more than one for each 256 KiB.
-    /// Unless it is chosen, one-shots have none, and files take up to four workers from 4 MiB on. The
+    /// For one-shots and [work on files](crate::FileOptions) a worker is a thread. The first is the one that does the work
+    /// anyway, and all others of the process together are fewer than there are cores. One-shots have one worker unless more
+    /// are chosen; files have up to four, unless another number is chosen, and one as long as they are under 4 MiB. The
     /// [codec](crate::codec) and [re-encrypting](crate::rekey_file) work in order, whatever is chosen.
     ///
     /// ```

@@ -82,12 +82,13 @@ impl FileOptions {
         }
     }
 
-    /// How streams are encrypted: their chunk size, their context.
+    /// How streams are encrypted: their chunk size, their context, by how many [workers](EncryptOptions::workers).
     pub fn encrypt_options(self, options: EncryptOptions) -> Self {
         Self { encrypt: Some(options), ..self }
     }
 
-    /// How streams are decrypted: their context, a limit for their chunks. Unless [`Trailing::Leave`] is chosen, nothing may
+    /// How streams are decrypted: their context, a limit for their chunks, by how many
+    /// [workers](DecryptOptions::workers). Unless [`Trailing::Leave`] is chosen, nothing may
     /// follow a stream in its file.
     pub fn decrypt_options(self, options: DecryptOptions) -> Self {
         Self { decrypt: options, ..self }
@@ -117,8 +118,8 @@ impl FileOptions {
     /// Calls back with how much of the source was read, in bytes, and its length, where that is known.
     ///
     /// At the first bytes, then at most twenty times a second, and once at the end of the source, before the target is
-    /// synced and published; from the thread that does the work. If the callback panics, nothing is left behind: an
-    /// operation on a file fails, one on a reader panics, too.
+    /// synced and published; from a thread that does some of the work, never from two at once. If the callback panics,
+    /// nothing is left behind: an operation on a file fails, one on a reader panics, too.
     pub fn progress(self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         Self { progress: Some(Arc::new(callback)), ..self }
     }

@@ -249,9 +249,16 @@ pub(crate) struct ChunkSize {
 
 #[derive(Debug, Args)]
 pub(crate) struct Jobs {
-    /// On so many cores; 0 for all. By default, large files take up to 4, and everything else 1
-    #[arg(short, long, value_name = "N")]
+    /// Work on N cores, 0 for all there are. By default up to 4 from file to file, from 4 MiB on, and 1 for pipes and in memory;
+    /// for those each holds 2 MiB, or 2 chunks
+    #[arg(short, long, value_name = "N", value_parser = workers)]
     pub(crate) jobs: Option<usize>,
+}
+
+/// More than there are cores would only hold more memory.
+fn workers(n: &str) -> Result<usize, String> {
+    let n: usize = n.parse().map_err(|_| "how many cores, a whole number; 0 for all".to_owned())?;
+    Ok(std::thread::available_parallelism().map_or(n, |cores| n.min(cores.get())))
 }
 
 impl Jobs {
