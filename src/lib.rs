@@ -37,18 +37,19 @@
 //! None is on by default. `passphrase` wraps the keys of a [`DirKeyStore`](keystore::DirKeyStore) under a passphrase,
 //! `keyring` (Rust 1.88) adds a key store on the keychain of the operating system, and `cli` is the command line, `agcm`.
 //!
-//! `aws-lc-rs` puts AWS-LC, in C and assembler, in the place of the crates of RustCrypto: AES-256-GCM and the key schedule go
-//! through the crate [`aws-lc-rs`](https://docs.rs/aws-lc-rs) then. The streams are the same, byte for byte, and so is the
-//! API; it needs a C compiler, and on processors with wide vectors it is several times as fast. [`backend()`] tells which of
-//! the two is compiled in. One thing differs within a call: RustCrypto checks a tag before it decrypts, AWS-LC decrypts while
-//! it hashes, and zeroes what it wrote if the tag then does not match. So while [`Decryptor`] or a reader is working, the
-//! buffer that was lent to it may hold plaintext that nobody vouches for, and when it returns, it never does.
+//! `aws-lc-rs` puts AWS-LC, in C and assembler, in the place of the crates of RustCrypto: AES-256-GCM and the key schedule
+//! go through the crate [`aws-lc-rs`](https://docs.rs/aws-lc-rs) then. The streams are the same, byte for byte, and so is
+//! the API; it needs a C compiler, and on processors with wide vectors it is several times as fast. [`backend()`] tells
+//! which of the two is compiled in. One thing differs within a call: RustCrypto checks a tag before it decrypts, AWS-LC
+//! decrypts while it hashes, and zeroes what it wrote if the tag then does not match. So while [`Decryptor`] or a reader is
+//! working, the buffer that was lent to it may hold plaintext that nobody vouches for, and when it returns, it never does.
+//! Another in memory: AWS-LC wipes what it frees, but each call leaves the hash key of GHASH behind on the stack.
 //!
-//! `fips` is `aws-lc-rs` with the feature of that name passed through: AWS-LC's FIPS module in the place of AWS-LC. The module
-//! needs CMake, Go and Perl to be built, and this crate is not tested with it. What runs is the code of the module, but that
-//! is not compliance: sealing with AES-GCM counts as approved there only under nonces that the module draws itself, or those
-//! of TLS, while this format, like every one of numbered frames, has nonces of its own. Nor is the randomness the module's: it
-//! is the operating system's.
+//! `fips` is `aws-lc-rs` with the feature of that name passed through: AWS-LC's FIPS module in the place of AWS-LC. The
+//! module needs CMake, Go and Perl to be built, and this crate is not tested with it. What runs is the code of the module,
+//! but that is not compliance: sealing with AES-GCM counts as approved there only under nonces that the module draws
+//! itself, or those of TLS, while this format, like every one of numbered frames, has nonces of its own. Nor is the
+//! randomness the module's: it is the operating system's.
 //!
 //! # Files
 //!

@@ -33,6 +33,26 @@ fn what_was_encrypted_comes_back_by_every_way() {
     }
 }
 
+#[test]
+fn any_number_of_jobs_does_the_same() {
+    let folder = folder();
+    for (jobs, len) in [("-j 0", 300_000), ("-j 1", 300_000), ("-j 1000000", 300_000), ("--jobs 2", 4_300_000)] {
+        let plain = plaintext(len);
+        folder.write("plain", &plain);
+        agcm(&folder, &format!("encrypt {jobs} -k key plain -f -o file")).succeeds();
+        folder.write("piped", agcm(&folder, &format!("encrypt {jobs} -k key")).write_stdin(plain.clone()).succeeds());
+        assert_eq!(read(&folder, "piped").len(), 117 + len + 20 * len.div_ceil(65_536));
+        agcm(&folder, &format!("verify {jobs} -k key file")).succeeds();
+        agcm(&folder, &format!("decrypt {jobs} -k key file -f -o again")).succeeds();
+        assert_same(&read(&folder, "again"), &plain);
+        assert_same(&agcm(&folder, &format!("decrypt {jobs} -k key piped")).succeeds(), &plain);
+    }
+    for jobs in ["x", "", "1.5"] {
+        agcm(&folder, "encrypt -k key plain -o sealed").arg(format!("--jobs={jobs}")).is_misused();
+    }
+    folder.assert_holds(&["again", "file", "key", "other", "piped", "plain"]);
+}
+
 /// Under these names, too, they are pipes, and no files that could be replaced.
 #[cfg(unix)]
 #[test]
