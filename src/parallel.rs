@@ -23,7 +23,8 @@ use crate::{
 /// of what two threads gain with the bare cipher, with this 0.82 (`benches/workers.rs`, writers, chunks of 64 KiB, 2026-11-23).
 pub(crate) const BATCH_LEN: usize = 1024 * 1024;
 
-/// From this much on, a value is worth handing over to other workers, in bytes: it takes as long to seal as to wake a thread, about.
+/// From this much on, a value is handed over to other workers, in bytes: less is sealed in the time of a few wake-ups (not measured
+/// by itself).
 const HAND_OVER_LEN: usize = 64 * 1024;
 
 /// How many workers a stream has, and what follows from it.

@@ -233,10 +233,7 @@ impl SealQueue {
         }
         let mut next = self.idle.pop().unwrap_or_else(|| SealBatch::new(encryptor.chunk_size(), self.workers));
         next.fill(batch.last_of_chunk(rest));
-        match encryptor.permit(full) {
-            Ok(permit) => batch.permit(permit, full),
-            Err(error) => unreachable!("the chunks were within all limits when they were filled in: {error}"),
-        }
+        batch.permit(encryptor, full);
         (batch.filled, batch.chunks) = (0, 0);
         self.send();
         self.filling = Some(next);
@@ -252,10 +249,7 @@ impl SealQueue {
         if len == 0 {
             return;
         }
-        match encryptor.permit(len) {
-            Ok(permit) => batch.permit(permit, len),
-            Err(error) => unreachable!("the chunks were within all limits when they were filled in: {error}"),
-        }
+        batch.permit(encryptor, len);
         if batch.chunks == 0 {
             self.send();
         } else {
@@ -279,10 +273,7 @@ impl SealQueue {
         let idle = mem::take(&mut self.idle).pop();
         if let Some(batch) = &mut self.filling {
             if filled > 0 {
-                match encryptor.permit(filled) {
-                    Ok(permit) => batch.permit(permit, filled),
-                    Err(error) => unreachable!("the chunks were within all limits when they were filled in: {error}"),
-                }
+                batch.permit(&mut encryptor, filled);
             }
             batch.end = Some(encryptor.finish());
             return self.send();
@@ -436,8 +427,11 @@ impl SealBatch {
     }
 
     /// Lets the first `len` bytes that are filled in be sealed.
-    fn permit(&mut self, permit: Permit, len: usize) {
-        self.permit = Some(permit);
+    fn permit(&mut self, encryptor: &mut Encryptor, len: usize) {
+        match encryptor.permit(len) {
+            Ok(permit) => self.permit = Some(permit),
+            Err(error) => unreachable!("the chunks were within all limits when they were filled in: {error}"),
+        }
         self.filled -= len;
         self.chunks -= len.div_ceil(self.chunk_size);
     }
