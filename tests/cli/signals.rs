@@ -249,6 +249,50 @@ fn whoever_cannot_wait_asks_twice() {
     assert!(!folder.path("new").exists());
 }
 
+/// What waits for a pipe cannot clean up until it hears from it.
+#[test]
+fn two_signals_in_a_row_are_one_request() {
+    let folder = folder_with_stream(100_000);
+    let sealed = read(&folder, "sealed");
+    pipe(&folder);
+    for (second, pause) in [(Signal::TERM, 5), (Signal::TERM, 100), (Signal::INT, 50)] {
+        let line = "rekey -k key --to-key other pipe -o new";
+        let mut running = Running::start(plain_agcm(&folder, line).stderr(Stdio::piped()));
+        let mut pipe = open(&folder);
+        pipe.write_all(&sealed[..10_000]).unwrap();
+        until("a file is being written", || partials(&folder) == 1);
+        send(&mut running, Signal::TERM);
+        thread::sleep(Duration::from_millis(pause));
+        send(&mut running, second);
+        // The second one would have ended it by now.
+        thread::sleep(Duration::from_millis(100));
+        drop(pipe);
+        let output = running.output();
+        one_line(&output.stderr);
+        assert_eq!(output.status.code(), Some(143));
+        folder.assert_holds(&["key", "other", "pipe", "plain", "sealed"]);
+    }
+}
+
+/// It sends a signal to the process, and one to its group.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_left_of_what_took_too_long() {
+    let folder = folder_with_stream(3_000_000);
+    let sealed = read(&folder, "sealed");
+    for _ in 0..2 {
+        let mut command = Command::new("timeout");
+        command.args(["1", env!("CARGO_BIN_EXE_agcm"), "decrypt", "-k", "key", "-o", "new"]);
+        let mut running = Running::with_pipes(&mut in_folder(command, &folder));
+        let mut stdin = running.stdin();
+        stdin.write_all(&sealed[..2_500_000]).unwrap();
+        let output = running.output();
+        drop(stdin);
+        assert_stopped(&output, 124);
+        folder.assert_holds(&["key", "other", "plain", "sealed"]);
+    }
+}
+
 /// As `nohup` has it, or a script that runs it in the background.
 #[cfg(target_os = "linux")]
 #[test]

@@ -31,6 +31,10 @@ Exit status:
   5  there is no key with this id
   128 + the number of the signal that ended it
 
+Signals:
+  After INT, TERM or HUP it stops, and removes what it has begun. If that has to wait for a disk or a pipe, another
+  one ends it at once, and may leave a file behind; within half a second, it is taken for the first.
+
 Environment:
   AGCM_KEYFILE        the key file, where there is no -k
   AGCM_KEY            the key itself, 64 hex digits, where there is neither

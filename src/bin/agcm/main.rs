@@ -17,13 +17,16 @@ mod snapshots;
 mod streams;
 mod terminal;
 
-use std::{io::Write, process::ExitCode, sync::LazyLock};
+use std::{io::Write, process::ExitCode, sync::LazyLock, time::Duration};
 
 use clap::Parser;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{args::Arguments, failure::Failure, streams::Run};
+
+/// How long after a signal others are the same request: `timeout` sends one to the process, and one to its group, which it is in.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
 
 /// `SIGXFSZ`, on most of the machines that Linux runs on.
 #[cfg(target_os = "linux")]
@@ -54,9 +57,13 @@ async fn run(arguments: Arguments) -> ExitCode {
         signal = signal() => {
             cancel.cancel();
             // It removes what it has begun. That may have to wait for a disk; whoever cannot, asks once more.
+            let asked_again = async {
+                tokio::time::sleep(ONE_REQUEST).await;
+                self::signal().await
+            };
             tokio::select! {
                 result = &mut work => (Some(signal), Some(result)),
-                _ = self::signal() => (Some(signal), None),
+                _ = asked_again => (Some(signal), None),
             }
         }
         result = &mut work => (None, Some(result)),
