@@ -112,7 +112,7 @@ impl Output {
             Input::Stdin => Path::new("/dev/stdin"),
             Input::File(path) | Input::Special(path) => path,
         };
-        if is_one_file(path, source) {
+        if is_one_file(path, source)? {
             return Err(Failure::usage(format!(
                 "{path:?} is what is read, and must not be replaced; choose another name"
             )));
