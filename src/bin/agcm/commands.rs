@@ -113,7 +113,8 @@ async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, inpu
             let (reader, len) = open(run, &input).await?;
             let reader = ProgressReader::new(reader, len, bar.callback());
             let options = run.file_options(force).encrypt_options(options);
-            options.encrypt_from(reader, output, &key).await.map_err(unless_forced)?;
+            let encrypted = options.encrypt_from(reader, output, &key).await;
+            encrypted.map_err(|error| of_input_or_output(&input, error))?;
             Ok(())
         }
         output => {
@@ -171,9 +172,11 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
     run.print_whole(&input, len).await
 }
 
-/// Says which input it was. What is wrong with the output says so by itself.
+/// Says which input it was. What is wrong with the output says so by itself; nothing but the reader gives bare errors of the
+/// system.
 fn of_input_or_output(input: &Input, error: io::Error) -> Failure {
-    if Error::from_io(&error).is_some() { Failure::from(error).about(&input.name()) } else { unless_forced(error) }
+    let is_of_input = Error::from_io(&error).is_some() || error.raw_os_error().is_some();
+    if is_of_input { Failure::from(error).about(&input.name()) } else { unless_forced(error) }
 }
 
 /// Opens it, or says which one could not be opened. A pipe may keep one waiting for its other end.
