@@ -260,26 +260,39 @@ impl From<Error> for io::Error {
     }
 }
 
-/// An I/O error with words before it, of the same kind.
+/// An I/O error with more words, of the same kind.
 ///
 /// It shows its cause and does not name it as its source, so that what prints a chain of sources does not print it twice.
 #[derive(Debug)]
 pub(crate) struct Explained {
     words: String,
     cause: io::Error,
-    /// The words say it all, and those of the cause would mislead.
-    instead: bool,
+    place: Place,
+}
+
+/// Where the words are, from where those of the cause are.
+#[derive(Debug)]
+enum Place {
+    Before,
+    /// They say it all, and those of the cause would mislead.
+    Instead,
+    Behind,
 }
 
 impl Explained {
     pub(crate) fn error(words: String, cause: io::Error) -> io::Error {
-        io::Error::new(cause.kind(), Self { words, cause, instead: false })
+        io::Error::new(cause.kind(), Self { words, cause, place: Place::Before })
     }
 
     /// With these words in the place of its own.
     pub(crate) fn instead(words: String, cause: io::Error) -> io::Error {
-        io::Error::new(cause.kind(), Self { words, cause, instead: true })
+        io::Error::new(cause.kind(), Self { words, cause, place: Place::Instead })
     }
+}
+
+/// Adds to an error what else went wrong.
+pub(crate) fn and(cause: io::Error, words: String) -> io::Error {
+    io::Error::new(cause.kind(), Explained { words, cause, place: Place::Behind })
 }
 
 /// Adds to an error where it happened.
@@ -289,8 +302,11 @@ pub(crate) fn at(path: &Path, doing: &str, error: io::Error) -> io::Error {
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)?;
-        if self.instead { Ok(()) } else { write!(f, ": {}", self.cause) }
+        match self.place {
+            Place::Before => write!(f, "{}: {}", self.words, self.cause),
+            Place::Instead => f.write_str(&self.words),
+            Place::Behind => write!(f, "{}; {}", self.cause, self.words),
+        }
     }
 }
 

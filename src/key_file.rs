@@ -137,8 +137,10 @@ impl Key {
 /// Makes a new file for its owner alone.
 pub(crate) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let target = Target::create(path, Visibility::Owner, Existing::Keep)?;
-    target.file().write_all(content).map_err(|error| at(path, "writing", error))?;
-    target.publish()
+    match target.file().write_all(content) {
+        Ok(()) => target.publish(),
+        Err(error) => Err(target.discard(at(path, "writing", error))),
+    }
 }
 
 /// All of a file, or the first [`MAX_FILE_LEN`] bytes.

@@ -37,7 +37,7 @@ impl NewFile {
     /// May take the place of the source, if it has the same name; and has its permissions, unless others were chosen.
     pub(super) fn succeeding(mut self, job: &Job) -> io::Result<Self> {
         let metadata = job.metadata()?;
-        if let (Ok(source), Ok(target)) = (job.path.canonicalize(), self.path.canonicalize()) {
+        if let (Some(source), Some(target)) = (place(&job.path)?, place(&self.path)?) {
             self.in_place = source == target;
         }
         if self.in_place {
@@ -54,12 +54,14 @@ impl NewFile {
     /// Refuses to take the place of anything but the source as it was.
     fn check_place(&self, path: &Path) -> io::Result<()> {
         let (true, Some(source)) = (self.in_place, &self.source) else { return Ok(()) };
-        let same = |there: Metadata| {
+        let same = |there: &Metadata| {
             let (now, then) = ((there.len(), there.modified().ok()), (source.len(), source.modified().ok()));
-            is_one_file(&there, source) && now == then
+            is_one_file(there, source) && now == then
         };
-        if path.metadata().is_ok_and(same) {
-            return Ok(());
+        match path.metadata() {
+            Ok(there) if same(&there) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(path, "looking at", error)),
+            _ => {}
         }
         Err(at(path, "publishing", io::Error::other("the file was changed meanwhile, and is left as it is; try again")))
     }
@@ -119,10 +121,11 @@ impl Job {
         work: impl FnOnce(Source<'_>, Sink<'_>, &CancellationToken) -> io::Result<u64>,
     ) -> io::Result<u64> {
         let target = new.create()?;
-        let total = self.pump(Sink { path: target.path(), file: Some(target.file()) }, work)?;
-        new.check_place(target.path())?;
-        target.publish()?;
-        Ok(total)
+        let total = self.pump(Sink { path: target.path(), file: Some(target.file()) }, work);
+        match total.and_then(|total| new.check_place(target.path()).map(|()| total)) {
+            Ok(total) => target.publish().map(|()| total),
+            Err(error) => Err(target.discard(error)),
+        }
     }
 
     /// Does the work, and says that it is done. Nothing is published yet, in case whoever is told panics.
@@ -145,6 +148,19 @@ impl Job {
     /// Whether the source is what is at `path`, by whatever name.
     fn is_at(&self, path: &Path) -> io::Result<bool> {
         let own = self.metadata()?;
-        Ok(path.metadata().is_ok_and(|there| is_one_file(&own, &there)))
+        match path.metadata() {
+            Ok(there) => Ok(is_one_file(&own, &there)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(at(path, "looking at", error)),
+        }
+    }
+}
+
+/// Where the file at `path` really is, if there is one.
+fn place(path: &Path) -> io::Result<Option<PathBuf>> {
+    match path.canonicalize() {
+        Ok(place) => Ok(Some(place)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path, "looking for", error)),
     }
 }

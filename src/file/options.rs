@@ -383,13 +383,18 @@ impl FileOptions {
         loop {
             // Only what waits for others is cut short: whether a file was published must not be left open.
             let read = self.cancel.run_until_cancelled(read_batch(reader.as_mut(), &mut batch)).await;
-            read.unwrap_or_else(|| Err(stopped()))?;
+            if let Err(error) = read.unwrap_or_else(|| Err(stopped())) {
+                return blocking::io(move || Err(target.discard(error))).await;
+            }
             if batch.is_empty() {
                 break;
             }
             total += batch.len() as u64;
             (target, batch) = blocking::io(move || {
-                Sink { path: target.path(), file: Some(target.file()) }.write_all(&batch)?;
+                let written = Sink { path: target.path(), file: Some(target.file()) }.write_all(&batch);
+                if let Err(error) = written {
+                    return Err(target.discard(error));
+                }
                 batch.clear();
                 Ok((target, batch))
             })

@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Explained, at};
+use crate::error::{Explained, and, at};
 
 /// Who may read a new file.
 #[derive(Debug, Clone)]
@@ -83,35 +83,39 @@ impl Target {
 
     /// Gives the file its name, once it is on disk.
     pub(crate) fn publish(self) -> io::Result<()> {
-        let Self { path, folder, temporary, permissions, existing } = self;
-        if let Some(permissions) = permissions {
-            let set = temporary.as_file().set_permissions(permissions);
-            set.map_err(|error| at(&path, "setting the permissions of", error))?;
-        }
-        let synced = temporary.as_file().sync_all();
-        #[cfg(test)]
-        let synced = synced.and(faults::check(&path, Fault::Sync));
-        synced.map_err(|error| at(&path, "syncing", error))?;
-
-        let own = temporary.as_file().metadata().map_err(|error| at(&path, "looking at", error))?;
+        let own = match self.complete() {
+            Ok(own) => own,
+            Err(error) => return Err(self.discard(error)),
+        };
+        let Self { path, folder, temporary, existing, .. } = self;
+        let temporary_path = temporary.path().to_owned();
         let published = match existing {
             Existing::Keep => temporary.persist_noclobber(&path),
             Existing::Replace => temporary.persist(&path),
         };
         // Over a network, what was done may be answered with an error.
-        let published = published.map_err(|error| (place(&path, &own, error.file.path()), error.error));
+        let published = published.map_err(|error| (place(&path, &own, &temporary_path), error.error, Some(error.file)));
         #[cfg(test)]
         let published = published.and_then(|file| {
             let checked = faults::check(&path, Fault::Rename).map(|()| file);
-            checked.map_err(|error| (place(&path, &own, Path::new("")), error))
+            checked.map_err(|error| (place(&path, &own, &temporary_path), error, None))
         });
-        if let Err((place, error)) = published {
+        if let Err((place, error, temporary)) = published {
             let error = at(&path, "publishing", error);
+            let discard = |error| match temporary {
+                Some(temporary) => discard(temporary, error),
+                None => error,
+            };
             match place {
                 Place::Taken => {}
-                Place::NotTaken => return Err(error),
-                Place::Unknown => return Err(io::Error::new(error.kind(), InPlace(error))),
+                Place::NotTaken => return Err(discard(error)),
+                Place::Unknown => return Err(InPlace::error(discard(error))),
             }
+        }
+        // Where a file system cannot rename without replacing, the file had two names, and may have kept them.
+        if existing == Existing::Keep && temporary_path.symlink_metadata().is_ok() {
+            let removed = fs::remove_file(&temporary_path).map_err(|error| at(&temporary_path, "removing", error));
+            removed.map_err(InPlace::error)?;
         }
 
         let synced = folder.sync();
@@ -123,9 +127,39 @@ impl Target {
             // was replaced cannot be brought back.
             match existing {
                 Existing::Keep if fs::remove_file(&path).is_ok() => error,
-                _ => io::Error::new(error.kind(), InPlace(error)),
+                _ => InPlace::error(error),
             }
         })
+    }
+
+    /// Sees to it that all of it is on disk.
+    fn complete(&self) -> io::Result<Metadata> {
+        let (path, file) = (&self.path, self.file());
+        if let Some(permissions) = &self.permissions {
+            let set = file.set_permissions(permissions.clone());
+            set.map_err(|error| at(path, "setting the permissions of", error))?;
+        }
+        let synced = file.sync_all();
+        #[cfg(test)]
+        let synced = synced.and(faults::check(path, Fault::Sync));
+        synced.map_err(|error| at(path, "syncing", error))?;
+        file.metadata().map_err(|error| at(path, "looking at", error))
+    }
+
+    /// Removes the file, as this went wrong. The error also says so if that fails, too.
+    pub(crate) fn discard(self, error: io::Error) -> io::Error {
+        discard(self.temporary, error)
+    }
+}
+
+fn discard(temporary: NamedTempFile, error: io::Error) -> io::Error {
+    match temporary.close() {
+        // It says which file it is.
+        Err(removing) if removing.kind() != io::ErrorKind::NotFound => and(
+            error,
+            format!("and what was written until then could not be removed: {removing}; it may be plaintext: delete it"),
+        ),
+        _ => error,
     }
 }
 
@@ -168,6 +202,12 @@ pub(crate) fn is_one_file(one: &Metadata, other: &Metadata) -> bool {
 /// The file has its name, or may have it, but that might not survive a crash.
 #[derive(Debug)]
 struct InPlace(io::Error);
+
+impl InPlace {
+    fn error(error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), Self(error))
+    }
+}
 
 impl fmt::Display for InPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
