@@ -112,10 +112,17 @@ impl FileOptions {
         let key = Key::generate();
         let before = exists(dst.as_ref()).await?;
         keys.store(id, &key).await?;
-        if !before && exists(dst.as_ref()).await? {
+        let now = if before { Ok(true) } else { exists(dst.as_ref()).await };
+        let refused = match now {
+            Ok(now) if now == before => None,
             // It may be the key itself that is there now.
-            let words = "something of this name has just come into being, and is not replaced";
-            let error = at(dst.as_ref(), "creating", io::Error::new(io::ErrorKind::AlreadyExists, words));
+            Ok(_) => {
+                let words = "something of this name has just come into being, and is not replaced";
+                Some(at(dst.as_ref(), "creating", io::Error::new(io::ErrorKind::AlreadyExists, words)))
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
             return Err(without_key(keys, id, error.into()).await);
         }
         let result = self.clone().encrypt_options(options).encrypt_file(src, dst, &key).await;
@@ -165,7 +172,7 @@ async fn without_key(keys: &dyn KeyStore, id: &str, error: SnapshotError) -> Sna
 /// Whether there is anything at a path, or where it leads.
 async fn exists(path: &Path) -> io::Result<bool> {
     let path = path.to_owned();
-    blocking::io(move || Ok(path.metadata().is_ok())).await
+    blocking::io(move || path.try_exists().map_err(|error| at(&path, "looking at", error))).await
 }
 
 /// What keeps a snapshot from being made or restored.

@@ -27,7 +27,7 @@ pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
             let options = EncryptOptions::new().chunk_size(chunk_size.chunk_size.0);
             let options = options.map_err(|error| Failure::usage(error.to_string()))?;
             let options = files(run, &bar, &store, &snapshot)?.encrypt_options(options);
-            let new = !store.keys.exists();
+            let new = store.keys.try_exists().is_ok_and(|exists| !exists);
             options.encrypt_snapshot(&snapshot.input, &snapshot.output, &keys, &store.id).await?;
             if new && !run.quiet {
                 drop(bar);
