@@ -256,9 +256,23 @@ pub mod in_the_middle {
 
 /// What is chosen by `FileOptions`, and what more there is to do with files.
 mod options {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        io,
+        path::PathBuf,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        thread,
+        time::Duration,
+    };
 
-    use agcm::{DecryptOptions, FileOptions, KeyRing, Trailing, rekey_file, verify_file};
+    use agcm::{
+        DecryptOptions, FileOptions, KeyRing, Trailing,
+        keystore::{DirKeyStore, KeyStore},
+        rekey_file, verify_file,
+    };
+    use futures::{FutureExt, future::BoxFuture};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -603,6 +617,104 @@ mod options {
             options.encrypt_file(&src, folder.path("dst"), &key).await.unwrap_err();
             folder.assert_holds(&["src"]);
         }
+    }
+
+    /// What may happen in a callback.
+    #[derive(Debug, Clone, Copy)]
+    enum Trouble {
+        Panic,
+        Cancel,
+    }
+
+    /// Runs an operation, in whose `n`th call something happens. Returns whether it was called so often, and whether the operation
+    /// succeeded.
+    async fn with_trouble(
+        n: usize,
+        trouble: Trouble,
+        work: impl FnOnce(FileOptions) -> BoxFuture<'static, bool>,
+    ) -> (bool, bool) {
+        let (calls, token) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let (counted, cancelled) = (calls.clone(), token.clone());
+        let options = FileOptions::new().overwrite(true).cancel_on(token).progress(move |_| {
+            // After so long, whatever is read next is told, too.
+            thread::sleep(Duration::from_millis(51));
+            if counted.fetch_add(1, Ordering::SeqCst) + 1 == n {
+                match trouble {
+                    Trouble::Panic => panic!("this panic is part of a test"),
+                    Trouble::Cancel => cancelled.cancel(),
+                }
+            }
+        });
+        // What works on a reader panics itself.
+        let succeeded = tokio::spawn(work(options)).await.unwrap_or(false);
+        (calls.load(Ordering::SeqCst) >= n, succeeded)
+    }
+
+    #[tokio::test]
+    async fn whichever_call_of_a_callback_goes_wrong_nothing_is_published() {
+        type Work = fn(FileOptions, PathBuf, Key) -> BoxFuture<'static, bool>;
+        let helpers: [(&str, Work); 9] = [
+            ("encrypt_file", |options, at, key| {
+                async move { options.encrypt_file(at.join("plain"), at.join("dst"), &key).await.is_ok() }.boxed()
+            }),
+            ("decrypt_file", |options, at, key| {
+                async move { options.decrypt_file(at.join("sealed"), at.join("dst"), &key).await.is_ok() }.boxed()
+            }),
+            ("verify_file", |options, at, key| {
+                async move { options.verify_file(at.join("sealed"), &key).await.is_ok() }.boxed()
+            }),
+            ("rekey_file in place", |options, at, key| {
+                let path = at.join("sealed");
+                async move { options.rekey_file(&path, &path, &key, &Key::generate()).await.is_ok() }.boxed()
+            }),
+            ("rekey_file", |options, at, key| {
+                async move { options.rekey_file(at.join("sealed"), at.join("dst"), &key, &key).await.is_ok() }.boxed()
+            }),
+            ("encrypt_from", |options, at, key| {
+                let reader = io::Cursor::new(fs::read(at.join("plain")).unwrap());
+                async move { options.encrypt_from(reader, at.join("dst"), &key).await.is_ok() }.boxed()
+            }),
+            ("decrypt_from", |options, at, key| {
+                let reader = io::Cursor::new(fs::read(at.join("sealed")).unwrap());
+                async move { options.decrypt_from(reader, at.join("dst"), &key).await.is_ok() }.boxed()
+            }),
+            ("encrypt_snapshot", |options, at, _| {
+                let keys = DirKeyStore::new(at.join("keys"));
+                async move { options.encrypt_snapshot(at.join("plain"), at.join("dst"), &keys, "new").await.is_ok() }
+                    .boxed()
+            }),
+            ("restore_snapshot", |options, at, _| {
+                let keys = DirKeyStore::new(at.join("keys"));
+                async move { options.restore_snapshot(at.join("snapshot"), at.join("dst"), &keys, "db").await.is_ok() }
+                    .boxed()
+            }),
+        ];
+        let check = async |name: &str, work: Work, trouble: Trouble| {
+            let (folder, key, plain) = (Folder::new(), Key::generate(), plaintext(150_000));
+            folder.write("plain", &plain);
+            let sealed = encrypt(&key, &plain);
+            let keys = DirKeyStore::new(folder.path("keys"));
+            agcm::encrypt_snapshot(folder.path("plain"), folder.path("snapshot"), &keys, "db").await.unwrap();
+            for n in 1.. {
+                folder.write("sealed", &sealed);
+                folder.write("dst", "precious");
+                let root = folder.root().to_owned();
+                let (called, succeeded) = with_trouble(n, trouble, |options| work(options, root, key.clone())).await;
+                assert_eq!(succeeded, !called, "{name}: {trouble:?} at {n}");
+                folder.assert_holds(&["dst", "keys", "plain", "sealed", "snapshot"]);
+                if !called {
+                    assert!(n > 3, "{name} has called back {} times only", n - 1);
+                    break;
+                }
+                assert!(fs::read(folder.path("dst")).unwrap() == b"precious", "{name}: {trouble:?} at {n}");
+                assert!(fs::read(folder.path("sealed")).unwrap() == sealed, "{name}: {trouble:?} at {n}");
+                assert_eq!(keys.list().await.unwrap(), ["db"], "{name}: {trouble:?} at {n}");
+            }
+        };
+        let all = helpers
+            .iter()
+            .flat_map(|(name, work)| [Trouble::Panic, Trouble::Cancel].map(|trouble| check(name, *work, trouble)));
+        futures::future::join_all(all).await;
     }
 
     #[tokio::test]
