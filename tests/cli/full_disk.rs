@@ -118,6 +118,145 @@ fn a_full_disk_leaves_nothing_behind() {
     folder.assert_holds(&["disk", "key", "other", "plain", "sealed"]);
 }
 
+/// A command that runs on small disks, and what is there before and after.
+#[cfg(target_os = "linux")]
+struct Case {
+    /// Makes what is on the disk before; there is room for that.
+    before: &'static str,
+    line: &'static str,
+    /// Whether that is all that is on the disk, and nothing was changed elsewhere.
+    is_as_before: &'static str,
+    /// Whether it is all done, and right.
+    is_done: &'static str,
+}
+
+/// Runs it on disks of each of these sizes, in units of `unit`, and where that was too little, once more where there is room.
+/// Returns how often it failed, and was done.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn at_sizes(folder: &Folder, case: &Case, sizes: &str, unit: &str) -> Option<(usize, usize)> {
+    let Case { before, line, is_as_before, is_done } = case;
+    let output = on_small_disk(
+        folder,
+        &format!(
+            "for size in {sizes}; do
+                 mount -o remount,size=16m,nr_inodes=1000 disk
+                 {before}
+                 mount -o remount,{unit} disk
+                 status=0; \"$0\" {line} 2>words || status=$?
+                 mount -o remount,size=16m,nr_inodes=1000 disk
+                 if [ $status = 0 ]; then
+                     if [ -s words ] || ! {{ {is_done}; }}; then echo wrong at $size; fi
+                 else
+                     cat words >&2
+                     if ! {{ {is_as_before}; }}; then echo left at $size: $(find disk); fi
+                     \"$0\" {line}; {is_done}
+                 fi
+                 echo $status at $size
+                 rm -rf disk/* disk/.agcm*
+             done
+             rm words"
+        ),
+    )?;
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{line}: {stdout}{stderr}");
+    let count = |status| stdout.lines().filter(|line| line.starts_with(status)).count();
+    let (failed, done) = (count("1 at "), count("0 at "));
+    assert_eq!(stdout.lines().count(), failed + done, "{line}: {stdout}");
+    assert_eq!(stderr.lines().count(), failed, "{line}: {stderr}");
+    for words in stderr.lines() {
+        assert!(words.starts_with("agcm: ") && words.contains("No space left") && words.contains("disk"), "{words}");
+    }
+    Some((failed, done))
+}
+
+#[cfg(target_os = "linux")]
+const NEW_STREAM: &str = "\"$0\" decrypt -k key disk/new | cmp - plain";
+
+#[cfg(target_os = "linux")]
+const NOTHING: &str = "[ -z \"$(ls -A disk)\" ]";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whatever_the_size_of_a_disk_there_is_all_of_a_file_or_nothing() {
+    // Eight chunks, on 16 pages; with a context, as snapshots have it.
+    let folder = folder();
+    folder.write("plain", plaintext(62_000));
+    agcm(&folder, "encrypt -k key --chunk-size 8KiB plain -o sealed").succeeds();
+    agcm(&folder, "snapshot encrypt -q --keys keys --id db plain -o snapshot").succeeds();
+    let case = |line, is_done| Case { before: ":", line, is_as_before: NOTHING, is_done };
+    let old = |line, is_as_before, is_done| Case { before: "cp plain disk/new", line, is_as_before, is_done };
+    let pages = |first: usize| (first..first + 18).map(|pages| format!("{} ", 4 * pages)).collect::<String>();
+    let untouched = "[ \"$(ls -A disk)\" = new ] && cmp disk/new plain";
+    for (first, case) in [
+        (1, case("encrypt -k key --chunk-size 8KiB plain -o disk/new", NEW_STREAM)),
+        (1, case("encrypt -k key --chunk-size 8KiB -o disk/new <plain", NEW_STREAM)),
+        (1, case("decrypt -k key sealed -o disk/new", "cmp disk/new plain")),
+        (1, case("decrypt -k key -o disk/new <sealed", "cmp disk/new plain")),
+        (1, case("rekey -k key --to-key key sealed -o disk/new", NEW_STREAM)),
+        (1, case("snapshot restore --keys keys --id db snapshot -o disk/new", "cmp disk/new plain")),
+        (
+            1,
+            case(
+                "snapshot encrypt -q --keys disk/keys --id db plain -o disk/new",
+                "\"$0\" snapshot restore -f --keys disk/keys --id db disk/new -o disk/again && cmp disk/again plain",
+            ),
+        ),
+        (16, old("encrypt -f -k key plain -o disk/new", untouched, NEW_STREAM)),
+        (
+            16,
+            Case {
+                before: "cp sealed disk/new",
+                line: "rekey -k key --to-key other disk/new",
+                is_as_before: "[ \"$(ls -A disk)\" = new ] && cmp disk/new sealed",
+                is_done: "\"$0\" decrypt -k other disk/new | cmp - plain",
+            },
+        ),
+    ] {
+        // The folder of keys was made for good.
+        let case = match case.line.contains("disk/keys") {
+            true => Case { is_as_before: "[ -z \"$(find disk -type f)\" ]", ..case },
+            false => case,
+        };
+        let Some((failed, done)) = at_sizes(&folder, &case, &pages(first), "size=${size}k") else { return };
+        assert!(failed >= 15 && done >= 1, "{}: {failed} failed, {done} were done", case.line);
+    }
+    folder.assert_holds(&["disk", "key", "keys", "other", "plain", "sealed", "snapshot"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_without_room_for_another_name_leaves_nothing_behind() {
+    let folder = folder_with_stream(1000);
+    let case = |line, is_done| Case { before: ":", line, is_as_before: "[ -z \"$(find disk -type f)\" ]", is_done };
+    for case in [
+        case("encrypt -k key plain -o disk/new", NEW_STREAM),
+        case("decrypt -k key -o disk/new <sealed", "cmp disk/new plain"),
+        case("keygen -o disk/new", "[ $(wc -c <disk/new) = 65 ]"),
+        case(
+            "snapshot encrypt -q --keys disk/keys --id db plain -o disk/new",
+            "\"$0\" snapshot restore -f --keys disk/keys --id db disk/new -o disk/again && cmp disk/again plain",
+        ),
+    ] {
+        let Some((failed, done)) = at_sizes(&folder, &case, "1 2 3 4 5 6", "nr_inodes=$size") else { return };
+        assert!(failed >= 1 && done >= 1, "{}: {failed} failed, {done} were done", case.line);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn several_workers_on_a_full_disk_leave_nothing_behind() {
+    let folder = folder_with_stream(4_300_000);
+    let case = |line, is_done| Case { before: ":", line, is_as_before: NOTHING, is_done };
+    for case in [
+        case("encrypt -j 2 -k key plain -o disk/new", NEW_STREAM),
+        case("decrypt -j 2 -k key sealed -o disk/new", "cmp disk/new plain"),
+    ] {
+        let Some(ends) = at_sizes(&folder, &case, "4 64 1000 2500 4100 4196 4300", "size=${size}k") else { return };
+        assert_eq!(ends, (6, 1), "{}", case.line);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_no_key_of_a_snapshot_behind() {
