@@ -8,11 +8,15 @@ mod folder;
 #[cfg(unix)]
 mod terminal;
 mod tool;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod tracer;
 
 mod failures;
 #[cfg(unix)]
 mod full_disk;
 mod import;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod injected;
 mod keys;
 #[cfg(unix)]
 mod kills;
