@@ -157,8 +157,9 @@ impl ByOffset {
 
     /// Checks the word of the frame at `place`, and returns how many bytes of plaintext the frame holds.
     ///
-    /// The word must be the one that the layout expects, or, in an irregular stream, lead no further than there is plaintext;
-    /// and with the last frame, all must be just what the final frame describes. So a walk never goes past that.
+    /// The word must be the one that the layout expects, or, in an irregular stream, leave as much plaintext as the frames behind
+    /// it can hold; and with the last frame, all must be just what the final frame describes. So a walk never goes past that, and
+    /// never comes to the end of the plaintext before the last frame.
     pub(crate) fn step(&self, place: &Tally, word: [u8; WORD_LEN]) -> Result<usize, Error> {
         let invalid = |word| Error::InvalidFrame { frame: place.frames(), at: place.end(), word };
         let Word::Data(len) = Word::parse(&word, self.start.chunk_size()).map_err(invalid)? else {
@@ -167,7 +168,7 @@ impl ByOffset {
         let next = place.after(len);
         let fits = match self.len_at(place) {
             Some(expected) => len == expected,
-            None => next.total() <= self.trailer.total,
+            None => self.may_be_left(&next),
         };
         if !fits {
             return Err(invalid(u32::from_le_bytes(word)));
@@ -176,6 +177,14 @@ impl ByOffset {
             return Err(Error::Corrupt { frame: next.frames(), at: next.end() });
         }
         Ok(len)
+    }
+
+    /// Whether the frames behind `place` can hold all of the plaintext that is, if there are any.
+    fn may_be_left(&self, place: &Tally) -> bool {
+        let frames = self.trailer.frames.saturating_sub(place.frames());
+        let most = frames * self.start.chunk_size().get() as u64;
+        let left = self.trailer.total.checked_sub(place.total());
+        left.is_some_and(|left| frames == 0 || (frames..=most).contains(&left))
     }
 
     /// Checks that `input` begins with all of the frame at `place`, and returns how many bytes of plaintext it holds.

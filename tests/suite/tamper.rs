@@ -190,6 +190,11 @@ fn someone_with_the_key_cannot_make_a_stream_lie_about_itself() {
     let at_the_end = Error::Corrupt { frame: 3, at: 80 + 2 * 36 + 28 };
     assert_error(&key, parts, at_the_end);
     assert_error_by_offset(&key, parts, &[at_the_end], 32);
+    // An irregular one that says it has a frame more than there is plaintext for, with bytes in its place.
+    let filler = [0; 20];
+    let parts: &[&[u8]] = &[&p, &a, &short, &filler, &r.end(20, 3, 0)];
+    assert_error(&key, parts, Error::InvalidFrame { frame: 2, at: 80 + 36 + 24, word: 0 });
+    assert_error_by_offset(&key, parts, &[Error::InvalidFrame { frame: 1, at: 116, word }], 16);
     // One that says more than any stream can hold.
     for (total, frames) in [((1 << 52) + 1, 3), (48, (1 << 40) + 1), (u64::MAX, u64::MAX)] {
         for layout in [0, 1] {
