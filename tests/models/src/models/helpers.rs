@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(super) const MODELS: &[Model] = &[
-    Model { name: "helpers::one_for_two_callers", cores: 2, preemptions: Some(2), run: two_callers },
+    Model { name: "helpers::one_for_two_callers", cores: 2, preemptions: Some(3), run: two_callers },
     Model { name: "helpers::enough", cores: 3, preemptions: Some(2), run: enough },
     Model { name: "helpers::no_thread_to_be_had", cores: 2, preemptions: None, run: no_thread },
     Model { name: "helpers::given_back_after_a_panic", cores: 2, preemptions: None, run: a_panic },
