@@ -2,7 +2,8 @@
 //!
 //! More would not be faster, and the pool is also where `tokio::fs` does its work. A job that finds all places taken is set
 //! aside, and whoever leaves a place sees to it. Nobody may ever hold a place while waiting for something: an adapter that
-//! nobody polls, or a runtime whose pool is busy, must not keep others from theirs.
+//! nobody polls, or a runtime whose pool is busy, must not keep others from theirs. Only what a runtime that is gone leaves undone is
+//! outside the limit: it is done at once, by whoever finds it.
 
 use std::{
     collections::VecDeque,
