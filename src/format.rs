@@ -448,3 +448,22 @@ fn read_u64(bytes: &[u8]) -> u64 {
     number.copy_from_slice(bytes);
     u64::from_le_bytes(number)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_chunks_leave_a_tally_as_it_was() {
+        let mut tally = Tally::new(ChunkSize::new(4).unwrap());
+        tally.add(4);
+        tally.add(2);
+        let before = tally.trailer();
+        tally.add_chunks(0);
+        tally.add_full_chunks(0);
+        assert_eq!(tally.trailer(), before);
+        tally.add_chunks(1);
+        assert!(!tally.trailer().uniform, "the short one was not the last");
+    }
+}

@@ -78,6 +78,7 @@ fn nothing_that_holds_a_key_shows_it() {
         let debug = format!("{value:?} {value:#?}");
         // Four bytes of it in a row: the streams that are shown hold random bytes, and may hold one or two.
         let debug: String = debug.split_whitespace().collect();
+        assert!(debug.starts_with(char::is_uppercase), "{debug}");
         for leak in ["171,171,171,171", "0xab,0xab", "abababab", "ABABABAB", "\\xab\\xab\\xab\\xab"] {
             assert!(!debug.contains(leak), "{debug}");
         }

@@ -121,6 +121,17 @@ async fn both_directions_of_a_connection() {
 }
 
 #[test]
+fn a_connection_that_is_cut_shows_in_both_directions_together() {
+    let key = Key::generate();
+    let wire = encode(&mut FrameEncoder::new(&key), [data(*b"hello"), Frame::End]);
+    for cut in [80, 105, wire.len() - 1] {
+        let codec = FrameCodec::new(FrameEncoder::new(&key), FrameDecoder::new(&key));
+        let result: Result<Vec<Frame>, _> = block_on(FramedRead::new(&wire[..cut], codec).try_collect());
+        assert_eq!(Error::from_io(&result.unwrap_err()), Some(Error::Truncated { at: cut as u64 }));
+    }
+}
+
+#[test]
 fn a_stream_sent_back_to_its_sender_does_not_open() {
     let key = Key::generate();
     let mut encoder = FrameEncoder::with_options(&key, &EncryptOptions::new().context("client").unwrap());

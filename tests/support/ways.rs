@@ -211,8 +211,13 @@ fn drive_decryptor(
     // `start..end` is what has arrived and is not used up.
     let (mut start, mut end) = (0, 0);
     loop {
+        let before = plaintext.len();
         match decryptor.open(&stream[start..end], plaintext)? {
-            Step::Start { consumed } | Step::Data { consumed, .. } => start += consumed,
+            Step::Start { consumed } => start += consumed,
+            Step::Data { consumed, plaintext: range } => {
+                assert_eq!(range, before..plaintext.len(), "what was appended");
+                start += consumed;
+            }
             Step::End { consumed: 0 } => return Ok(()),
             Step::End { consumed } => {
                 start += consumed;
