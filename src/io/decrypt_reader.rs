@@ -158,10 +158,9 @@ impl<R: AsyncRead> DecryptReader<R> {
                     Some(out) if queue.is_one_frame() && len < OFFLOAD_LEN && out.remaining() >= len => {
                         // No more than the frame: the caller's buffer may be large, and not initialised.
                         let n = queue.open_into(out.initialize_unfilled_to(len));
+                        // Nothing if it is bad, which is said next.
                         out.advance(n);
-                        if n > 0 {
-                            return Poll::Ready(Ok(()));
-                        }
+                        return Poll::Ready(Ok(()));
                     }
                     _ => queue.open(),
                 },
