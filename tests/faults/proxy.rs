@@ -331,9 +331,11 @@ async fn stall(after: usize) {
         let mut writer = EncryptWriter::with_options(connect(proxy.address).await, &key, &options);
         let mut at = 0;
         loop {
+            // What was forwarded last may still be on its way, so it counts only from then on.
+            let is_over = proxy.came_to_it.is_cancelled();
             match timeout(A_WHILE, writer.write(&plaintext[at..])).await {
                 Ok(n) => at += n.unwrap(),
-                Err(_) if proxy.came_to_it.is_cancelled() => break,
+                Err(_) if is_over => break,
                 Err(_) => {}
             }
         }
@@ -347,13 +349,14 @@ async fn stall(after: usize) {
         let (mut received, mut buf) = (Vec::new(), vec![0; 1 + dice_there.below(5000)]);
         // While nothing comes, it is given up over and over, and goes on.
         loop {
+            let is_over = proxy.came_to_it.is_cancelled();
             match timeout(A_WHILE, reader.read(&mut buf)).await {
                 Ok(n) => {
                     let n = n.unwrap();
                     assert!(n > 0, "a clean end of a bad stream");
                     received.extend_from_slice(&buf[..n]);
                 }
-                Err(_) if proxy.came_to_it.is_cancelled() => return (received, reader),
+                Err(_) if is_over => return (received, reader),
                 Err(_) => {}
             }
         }
