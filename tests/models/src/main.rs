@@ -62,6 +62,10 @@ fn main() -> ExitCode {
         explore(model);
         return ExitCode::SUCCESS;
     }
+    if !models::all().any(|model| model.name.contains(&wanted)) {
+        println!("no model is called so: {wanted}");
+        return ExitCode::FAILURE;
+    }
     let names = Mutex::new(models::all().map(|model| model.name).filter(|name| name.contains(&wanted)));
     let failed = Mutex::new(Vec::new());
     let next = || names.lock().unwrap().next();
@@ -94,8 +98,8 @@ fn explore(model: &Model) {
     let start = Instant::now();
     thread::set_available_parallelism(model.cores);
     let mut loom = loom::model::Builder::new();
-    // `LOOM_MAX_PREEMPTIONS` goes before.
-    loom.preemption_bound = loom.preemption_bound.or(model.preemptions);
+    // `LOOM_MAX_PREEMPTIONS` goes before, but bounds nothing that has no bound.
+    loom.preemption_bound = model.preemptions.map(|most| loom.preemption_bound.unwrap_or(most));
     loom.max_branches = 10_000;
     let run = model.run;
     loom.check(move || {
