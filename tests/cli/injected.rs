@@ -242,6 +242,14 @@ fn check(case: &Case, folder: &Folder, before: &Files, traced: &Traced, fault: F
             if !case.names_a_file(folder, &words) {
                 return Err(format!("no file is named: {words}"));
             }
+            let unread = traced.hit.as_ref().filter(|hit| hit.call == "read" && matches!(fault, Fault::Fails(_)));
+            if let Some(Operation { file, .. }) = unread
+                && ["plain", "sealed"].contains(&file.as_str())
+                && !words.contains(&format!("{file:?}"))
+                && !(words.contains("standard input") && case.line.contains('<'))
+            {
+                return Err(format!("it is not told that {file:?} could not be read: {words}"));
+            }
             if let Fault::Fails(errno) | Fault::DoneBut(errno) = fault
                 && case.status == 0
                 && !words.contains(&format!("os error {}", errno as i32))

@@ -18,7 +18,7 @@ use crate::{
     failure::{Failure, unless_forced},
     guards::{keep_keys_from, needs_name},
     keys, snapshots,
-    streams::{Input, Output, Run},
+    streams::{Input, Named, Output, Run},
     terminal::binary_to_terminal,
 };
 
@@ -111,7 +111,7 @@ async fn encrypt(run: &Run, key: Key, options: EncryptOptions, force: bool, inpu
         // The files count by themselves.
         Output::File(output) => {
             let (reader, len) = open(run, &input).await?;
-            let reader = ProgressReader::new(reader, len, bar.callback());
+            let reader = ProgressReader::new(Named::new(reader, &input), len, bar.callback());
             let options = run.file_options(force).encrypt_options(options);
             let encrypted = options.encrypt_from(reader, output, &key).await;
             encrypted.map_err(|error| of_input_or_output(&input, error))?;
@@ -142,7 +142,7 @@ async fn decrypt(
     match output {
         Output::File(output) => {
             let (reader, len) = open(run, &input).await?;
-            let reader = ProgressReader::new(reader, len, bar.callback());
+            let reader = ProgressReader::new(Named::new(reader, &input), len, bar.callback());
             let decrypted = files.decrypt_from(reader, output, keys).await;
             decrypted.map_err(|error| of_input_or_output(&input, error))?;
             Ok(())
@@ -172,11 +172,9 @@ async fn verify(run: &Run, keys: KeyRing, options: DecryptOptions, input: Input)
     run.print_whole(&input, len).await
 }
 
-/// Says which input it was. What is wrong with the output says so by itself; nothing but the reader gives bare errors of the
-/// system.
+/// Says which input it was that holds no good stream. What else is wrong, with the output or with reading, says so by itself.
 fn of_input_or_output(input: &Input, error: io::Error) -> Failure {
-    let is_of_input = Error::from_io(&error).is_some() || error.raw_os_error().is_some();
-    if is_of_input { Failure::from(error).about(&input.name()) } else { unless_forced(error) }
+    if Error::from_io(&error).is_some() { Failure::from(error).about(&input.name()) } else { unless_forced(error) }
 }
 
 /// Opens it, or says which one could not be opened. A pipe may keep one waiting for its other end.
@@ -292,6 +290,7 @@ async fn import(
     let plaintext = GoReader::new(reader, old);
     match output {
         Output::File(output) => {
+            let plaintext = Named::new(plaintext, &input);
             let imported = run.file_options(force).encrypt_options(options).encrypt_from(plaintext, output, &new).await;
             imported.map_err(|error| of_input_or_output(&input, error))?;
             Ok(())

@@ -8,11 +8,12 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     pin::Pin,
+    task::{Context, Poll},
 };
 
-use agcm::FileOptions;
+use agcm::{Error, FileOptions};
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf},
     runtime::Handle,
     task::spawn_blocking,
 };
@@ -81,6 +82,31 @@ impl Input {
         }
         let len = metadata.is_file().then_some(metadata.len());
         Ok((Box::new(Direct(file)), len))
+    }
+}
+
+/// A reader whose errors say which input it is: of what they come back in, they may be a part only.
+#[derive(Debug)]
+pub(crate) struct Named<R> {
+    reader: R,
+    name: String,
+}
+
+impl<R> Named<R> {
+    pub(crate) fn new(reader: R, input: &Input) -> Self {
+        Self { reader, name: input.name() }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Named<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { reader, name } = &mut *self;
+        let poll = Pin::new(reader).poll_read(cx, buf);
+        poll.map_err(|error| match Error::from_io(&error) {
+            // What a stream did is told by whoever made it, with a status of its own.
+            Some(_) => error,
+            None => io::Error::new(error.kind(), format!("{name}: {error}")),
+        })
     }
 }
 
