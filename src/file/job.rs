@@ -161,6 +161,8 @@ fn place(path: &Path) -> io::Result<Option<PathBuf>> {
     match path.canonicalize() {
         Ok(place) => Ok(Some(place)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // There are drives of Windows that cannot say where a file is.
+        Err(_) if cfg!(windows) => Ok(None),
         Err(error) => Err(at(path, "looking for", error)),
     }
 }

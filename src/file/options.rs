@@ -17,7 +17,7 @@ use tokio_util::{io::InspectReader, sync::CancellationToken};
 use zeroize::Zeroizing;
 
 use super::{
-    ends::{Callback, Sink, stopped},
+    ends::{Callback, Sink, stop_if, stopped},
     job::{Job, NewFile},
     pump::{Opened, open, seal, seal_anew},
     target::{Existing, Visibility},
@@ -383,7 +383,9 @@ impl FileOptions {
         loop {
             // Only what waits for others is cut short: whether a file was published must not be left open.
             let read = self.cancel.run_until_cancelled(read_batch(reader.as_mut(), &mut batch)).await;
-            if let Err(error) = read.unwrap_or_else(|| Err(stopped())) {
+            // It may have been cancelled by what was called for the last bytes.
+            let read = read.unwrap_or_else(|| Err(stopped())).and_then(|()| stop_if(&self.cancel));
+            if let Err(error) = read {
                 return blocking::io(move || Err(target.discard(error))).await;
             }
             if batch.is_empty() {

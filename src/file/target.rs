@@ -113,9 +113,8 @@ impl Target {
             }
         }
         // Where a file system cannot rename without replacing, the file had two names, and may have kept them.
-        if existing == Existing::Keep && temporary_path.symlink_metadata().is_ok() {
-            let removed = fs::remove_file(&temporary_path).map_err(|error| at(&temporary_path, "removing", error));
-            removed.map_err(InPlace::error)?;
+        if existing == Existing::Keep {
+            remove_second_name(&temporary_path).map_err(InPlace::error)?;
         }
 
         let synced = folder.sync();
@@ -149,6 +148,17 @@ impl Target {
     /// Removes the file, as this went wrong. The error also says so if that fails, too.
     pub(crate) fn discard(self, error: io::Error) -> io::Error {
         discard(self.temporary, error)
+    }
+}
+
+fn remove_second_name(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // If it cannot be looked at, it may be there.
+        _ => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, "removing", error)),
+            _ => Ok(()),
+        },
     }
 }
 

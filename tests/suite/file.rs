@@ -718,6 +718,29 @@ mod options {
     }
 
     #[tokio::test]
+    async fn what_is_cancelled_in_the_last_call_for_a_reader_is_not_published() {
+        let (folder, key) = (Folder::new(), Key::generate());
+        for plain in [&b""[..], b"abc"] {
+            for input in [plain.to_vec(), encrypt(&key, plain)] {
+                let (token, len) = (CancellationToken::new(), input.len() as u64);
+                let cancel = token.clone();
+                let options = FileOptions::new().cancel_on(token).progress(move |progress| {
+                    if progress.done == len {
+                        cancel.cancel();
+                    }
+                });
+                let (dst, is_plain) = (folder.path("dst"), input == plain);
+                let result = match is_plain {
+                    true => options.encrypt_from(&input[..], dst, &key).await,
+                    false => options.decrypt_from(&input[..], dst, &key).await,
+                };
+                result.unwrap_err();
+                folder.assert_holds(&[]);
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn what_a_reader_has_becomes_a_file() {
         let key = Key::generate();
         for len in [0, 1, 65_536, 3_000_000] {
