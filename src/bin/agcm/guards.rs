@@ -22,7 +22,10 @@ pub(crate) fn keep_keys_from<'a>(output: &Path, keys: impl IntoIterator<Item = &
     // It may not be there yet: a key that is, by then, would be replaced all the same.
     let place = match (self::place(output)?, output.parent(), output.file_name()) {
         (Some(place), ..) => Some(place),
-        (None, Some(folder), Some(name)) => self::place(folder)?.map(|folder| folder.join(name)),
+        (None, Some(folder), Some(name)) => {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            self::place(folder)?.map(|folder| folder.join(name))
+        }
         _ => None,
     };
     let place = place.unwrap_or_else(|| output.to_owned());
@@ -70,6 +73,8 @@ fn there<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>, Failure> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        // There are drives of Windows that cannot say where a file is.
+        Err(_) if cfg!(windows) => Ok(None),
         Err(error) => Err(Failure::from(error).about(&format!("looking at {path:?}"))),
     }
 }

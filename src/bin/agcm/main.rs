@@ -109,8 +109,10 @@ async fn signal() -> u8 {
     }
 
     tokio::select! {
-        number = one(SignalKind::interrupt(), 2) => number,
+        // Of several at once, always the same one.
+        biased;
         number = one(SignalKind::terminate(), 15) => number,
+        number = one(SignalKind::interrupt(), 2) => number,
         number = one(SignalKind::hangup(), 1) => number,
     }
 }
