@@ -7,7 +7,7 @@
 //! place, and of the rest one in eleven is chosen. Where processes may not be traced, it is said so, and nothing is tested; with
 //! `AGCM_REQUIRE_PTRACE=1` that is a failure.
 
-use std::{collections::BTreeMap, env, fs, os::unix::fs::PermissionsExt, thread};
+use std::{collections::BTreeMap, env, fs, io::Write, os::unix::fs::PermissionsExt, thread};
 
 use agcm::{DecryptOptions, Key};
 use nix::errno::Errno;
@@ -323,7 +323,7 @@ fn may_be_harmless(case: &Case, operation: &Operation, fault: Fault) -> bool {
         "close" => true,
         // It has its name, as can be seen.
         "renameat" | "renameat2" | "linkat" => matches!(fault, Fault::DoneBut(_)),
-        // Tried once more, or the other way round.
+        // A second name that could not be removed is removed once more; and what cannot be renamed without replacing is linked.
         "unlinkat" => true,
         // Files that are not the process's to give away belong to whoever rekeys them, and not to a group of others.
         "fchown" => true,
@@ -344,7 +344,8 @@ fn is_permitted() -> bool {
     let permitted = tracer::is_permitted();
     if !permitted {
         assert!(env::var_os("AGCM_REQUIRE_PTRACE").is_none(), "processes may not be traced here");
-        println!("passed by: processes may not be traced here");
+        // Not by the macro, which is not shown where a test passes.
+        let _ = writeln!(std::io::stderr(), "passed by: processes may not be traced here");
     }
     permitted
 }
@@ -385,6 +386,9 @@ fn inject(len: usize, always: Option<fn(&Operation) -> Option<Errno>>, cases: &[
                 let traced = tracer::run(&folder, case.line, Plan { at: Some((i, fault)), always });
                 // Where there are several threads, it may have been another one than before, or there were fewer.
                 let Some(hit) = traced.hit.clone() else {
+                    if traced.output.status.code() != Some(case.status) {
+                        wrong.push(format!("agcm {}, untouched: {}", case.line, text(&traced.output.stderr)));
+                    }
                     restore(&folder, &before);
                     continue;
                 };
@@ -396,7 +400,9 @@ fn inject(len: usize, always: Option<fn(&Operation) -> Option<Errno>>, cases: &[
                     Ok(End::Done) if traced.output.stdout != baseline.output.stdout => {
                         Err(format!("it puts out something else: {:?}", text(&traced.output.stdout)))
                     }
-                    Ok(End::Failed) if must_succeed && case.status == 0 => Err(text(&traced.output.stderr)),
+                    Ok(End::Failed) if must_succeed && traced.output.status.code() != Some(case.status) => {
+                        Err(text(&traced.output.stderr))
+                    }
                     end => end,
                 };
                 match end {

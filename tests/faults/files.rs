@@ -15,6 +15,11 @@ fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).unwrap().next().is_none()
 }
 
+/// Whether there is nothing but the file itself, if that.
+fn has_no_other(dst: &Path) -> bool {
+    fs::read_dir(dst.parent().unwrap()).unwrap().all(|entry| entry.unwrap().path() == *dst)
+}
+
 pub async fn encrypt_from(mut run: Run) {
     let Shape { len, .. } = Shape::any(&mut run.dice);
     let (plaintext, key) = (run.dice.bytes(len), any_key(&mut run.dice));
@@ -31,7 +36,7 @@ pub async fn encrypt_from(mut run: Run) {
             assert!(number(&error).is_some(), "{error:?}");
             assert!(is_empty(folder.path()), "something was left behind");
         }
-        None => run.wait_for("something was left behind", || is_empty(folder.path()) || dst.exists()),
+        None => run.wait_for("something was left behind", || has_no_other(&dst)),
     }
 }
 
@@ -54,6 +59,6 @@ pub async fn decrypt_from(mut run: Run) {
             assert!(number(&error).is_some() || model.result.err() == agcm::Error::from_io(&error), "{error:?}");
             assert!(is_empty(folder.path()), "something was left behind");
         }
-        None => run.wait_for("something was left behind", || is_empty(folder.path()) || dst.exists()),
+        None => run.wait_for("something was left behind", || has_no_other(&dst)),
     }
 }
