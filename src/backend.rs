@@ -96,5 +96,7 @@ mod tests {
         assert_eq!(show(&["aes", "avx2"]), "some, CPU: aes avx2");
         assert_eq!(show(&[]), "some, CPU: nothing known");
         assert_eq!(backend(), backend());
+        let expected = if cfg!(feature = "aws-lc-rs") { "aws-lc-rs" } else { "aes-gcm" };
+        assert!(backend().name().starts_with(expected));
     }
 }

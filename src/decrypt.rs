@@ -507,4 +507,44 @@ mod tests {
             assert_eq!(decryptor.open_in_place(&mut []), Err(Error::StreamTooLong));
         }
     }
+
+    /// Where they fail a file is opened in order, so nothing else would show if they failed always.
+    #[test]
+    fn full_chunks_are_opened_wherever_they_are() {
+        let (key, plaintext) = (Key::generate(), (0..90).collect::<Vec<u8>>());
+        let stream = EncryptOptions::new().chunk_size(16).unwrap().encrypt(&key, &plaintext);
+        let mut decryptor = Decryptor::new(&key, &DecryptOptions::new());
+        assert!(decryptor.place().is_none());
+        decryptor.open(&stream, &mut Vec::new()).unwrap();
+        decryptor.open(&stream[80..], &mut Vec::new()).unwrap();
+        let (place, mut chunk) = (decryptor.place().unwrap(), [0; 16]);
+        for i in 0..4 {
+            let mut there = place.behind(i as u64);
+            let at = 80 + 36 * (1 + i);
+            assert_eq!((there.at(), there.chunk_size()), (at as u64, 16));
+            assert_eq!(there.error(), Error::Corrupt { frame: 1 + i as u64, at: at as u64 });
+            there.open_full_into(&stream[at..at + 36], &mut chunk).unwrap();
+            assert_eq!(chunk, plaintext[16 * (1 + i)..][..16]);
+            // It has moved on.
+            let after = place.behind(i as u64 + 1);
+            assert_eq!((there.at(), there.error()), (after.at(), after.error()));
+            assert_eq!(there.open_full_into(&stream[at..at + 36], &mut chunk), Err(after.error()));
+        }
+        // The last one is not full.
+        let mut last = place.behind(4);
+        assert_eq!(last.open_full_into(&stream[80 + 36 * 5..], &mut chunk), Err(last.error()));
+
+        assert_eq!(decryptor.leap(2), 80 + 36 * 3);
+        let after = decryptor.place().unwrap();
+        assert_eq!((after.at(), after.error()), (place.behind(2).at(), place.behind(2).error()));
+        let step = decryptor.open(&stream[80 + 36 * 3..], &mut Vec::new()).unwrap();
+        assert_eq!(step, Step::Data { consumed: 36, plaintext: 0..16 });
+    }
+
+    #[test]
+    fn no_more_full_chunks_than_the_limits_of_a_stream_allow() {
+        for (total, frames, chunks) in [(MAX_PLAINTEXT_LEN - 40, 5, 2), (80, MAX_FRAMES - 3, 3), (0, 0, MAX_FRAMES)] {
+            assert_eq!(about_to_end(total, frames).1.place().unwrap().most_chunks(), chunks);
+        }
+    }
 }
