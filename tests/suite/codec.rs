@@ -120,6 +120,21 @@ async fn both_directions_of_a_connection() {
     echo.await.unwrap();
 }
 
+/// If it grew with what arrives, a frame would be moved many times over; but not on the word of somebody without the key.
+#[test]
+fn once_a_frame_was_authentic_there_is_room_for_all_of_the_next() {
+    let key = Key::generate();
+    let wire = encode(&mut FrameEncoder::new(&key), [data(plaintext(200_000)), Frame::End]);
+    let mut decoder = FrameDecoder::new(&key);
+    let mut first = BytesMut::from(&wire[..84]);
+    assert_eq!(decoder.decode(&mut first).unwrap(), None);
+    assert!(first.capacity() < 65_556);
+    first.extend_from_slice(&wire[84..80 + 65_556 + 4]);
+    assert!(decoder.decode(&mut first).unwrap().is_some());
+    assert_eq!((decoder.decode(&mut first).unwrap(), first.len()), (None, 4));
+    assert!(first.capacity() >= 65_556);
+}
+
 #[test]
 fn a_connection_that_is_cut_shows_in_both_directions_together() {
     let key = Key::generate();
