@@ -275,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn sealing_a_chunk_makes_room_for_its_frame_and_not_for_more() {
+        let (mut encryptor, mut frame) = (started(1000), Vec::new());
+        encryptor.seal(&[7; 1000], &mut frame).unwrap();
+        assert_eq!(frame.len(), 1020);
+        assert!(frame.capacity() < 2000);
+    }
+
+    #[test]
     fn encrypts_every_valid_vector_byte_for_byte() {
         for vector in vectors::valid() {
             let options = EncryptOptions::new().chunk_size(vector.chunk_size).unwrap().context(vector.context).unwrap();
