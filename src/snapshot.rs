@@ -112,11 +112,11 @@ impl FileOptions {
         let key = Key::generate();
         let before = exists(dst.as_ref()).await?;
         keys.store(id, &key).await?;
-        let now = if before { Ok(true) } else { exists(dst.as_ref()).await };
-        let refused = match now {
-            Ok(now) if now == before => None,
+        let appeared = if before { Ok(false) } else { exists(dst.as_ref()).await };
+        let refused = match appeared {
+            Ok(false) => None,
             // It may be the key itself that is there now.
-            Ok(_) => {
+            Ok(true) => {
                 let words = "something of this name has just come into being, and is not replaced";
                 Some(at(dst.as_ref(), "creating", io::Error::new(io::ErrorKind::AlreadyExists, words)))
             }
