@@ -13,6 +13,7 @@ use crate::{
     encrypt::Encryptor,
     format::FRAME_OVERHEAD,
     key::{Key, KeyRing},
+    offload::note_work,
     options::{DecryptOptions, EncryptOptions, Trailing},
 };
 
@@ -41,6 +42,7 @@ impl From<Bytes> for Frame {
 /// its data, and the encoder goes on with the next.
 ///
 /// Sealing is done within the call, whatever the length of an item: send pieces of some 64 KiB rather than one of a gigabyte.
+/// A codec cannot give way to other tasks by itself; the connection does that for it, if it is one of Tokio's, after some 1 MiB.
 /// [`FramedWrite`](tokio_util::codec::FramedWrite) and [`Framed`](tokio_util::codec::Framed) flush before an item as soon as
 /// 8 KiB are buffered, which is at every such piece. Raise their `set_backpressure_boundary` to a few chunks to have fewer,
 /// larger writes.
@@ -105,6 +107,7 @@ impl Encoder<Frame> for FrameEncoder {
                 for chunk in data.chunks(stream.chunk_size()) {
                     stream.seal_onto(chunk, dst)?;
                 }
+                note_work(data.len());
             }
             Frame::End => {
                 let stream = self.take_stream(dst)?;
@@ -194,6 +197,7 @@ impl Decoder for FrameDecoder {
                 }
                 Step::Start { consumed } => src.advance(consumed),
                 Step::Data { consumed, plaintext } => {
+                    note_work(consumed);
                     let mut frame = src.split_to(consumed);
                     frame.truncate(plaintext.end);
                     frame.advance(plaintext.start);

@@ -2,20 +2,42 @@
 //!
 //! Sealing a chunk of 1 MiB takes a good part of a millisecond, and one of 10 MiB several: too long for a `poll`. So the
 //! buffer that holds such a chunk moves into a task elsewhere and comes back when the work is done. If its adapter is dropped
-//! meanwhile, the buffer is dropped, and so wiped, at the end of that task.
+//! meanwhile, the buffer is dropped, and so wiped, at the end of that task. Shorter work is done in place, and counts against what
+//! a task may do in one turn, so that many short chunks do not add up to a long `poll`.
 
 use std::{
     fmt, io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, task::coop};
 
 use crate::blocking;
 
 /// From this many bytes on, one AEAD operation is work for the blocking pool.
 pub(crate) const OFFLOAD_LEN: usize = 1024 * 1024;
+
+/// So much work in place is one cooperative step, in bytes. Tokio gives a task [128 of them](coop) a turn, so a turn ends after
+/// as many bytes as would have gone elsewhere had they been one chunk.
+const STEP_LEN: usize = OFFLOAD_LEN / 128;
+
+/// Notes that `len` bytes were sealed or opened in place: the task is to give way to others the sooner.
+///
+/// This only takes steps away. It is for whoever asks for the next one to wait if there is none left: before the next operation,
+/// or at the next read or write.
+pub(crate) fn note_work(len: usize) {
+    let mut nobody = Context::from_waker(Waker::noop());
+    for _ in 0..len.div_ceil(STEP_LEN) {
+        // To ask when there is none would be to ask to be woken.
+        if !coop::has_budget_remaining() {
+            return;
+        }
+        if let Poll::Ready(step) = coop::poll_proceed(&mut nobody) {
+            step.made_progress();
+        }
+    }
+}
 
 /// A value that is either here or away with work that is done to it.
 pub(crate) enum Offload<T> {
@@ -65,12 +87,13 @@ impl<T: Send + 'static> Offload<T> {
     pub(crate) fn run(&mut self, len: usize, work: fn(&mut T)) {
         match Handle::try_current() {
             Ok(runtime) if len >= OFFLOAD_LEN => self.send(work, |job| blocking::spawn(runtime, job)),
-            _ => self.do_here(work),
+            _ => self.do_here(len, work),
         }
     }
 
-    /// Does work on the value at once, if it is here.
-    pub(crate) fn do_here(&mut self, work: fn(&mut T)) {
+    /// Does work on `len` bytes of the value at once, if it is here.
+    pub(crate) fn do_here(&mut self, len: usize, work: fn(&mut T)) {
+        note_work(len);
         self.get_mut().map(work);
     }
 

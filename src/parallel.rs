@@ -104,15 +104,15 @@ impl<T: Send + 'static> Pipeline<T> {
                 Some(lanes) => lanes.spawn(runtime, job),
                 None => blocking::spawn(runtime, job),
             }),
-            _ => value.do_here(work),
+            _ => value.do_here(len, work),
         }
         self.queue.push_back(value);
     }
 
-    /// Puts a value at the end, to which work is done at once.
-    pub(crate) fn push_here(&mut self, value: T, work: fn(&mut T)) {
+    /// Puts a value at the end, to which work on `len` bytes is done at once.
+    pub(crate) fn push_here(&mut self, value: T, len: usize, work: fn(&mut T)) {
         let mut value = Offload::new(value);
-        value.do_here(work);
+        value.do_here(len, work);
         self.queue.push_back(value);
     }
 
@@ -393,7 +393,7 @@ mod tests {
         runtime().block_on(async {
             pipeline.push(None, HAND_OVER_LEN - 1, here);
             assert_eq!(pipeline.pop(), Some(Some(thread::current().id())));
-            pipeline.push_here(None, here);
+            pipeline.push_here(None, 1, here);
             assert_eq!(pipeline.pop(), Some(Some(thread::current().id())));
             pipeline.push(None, HAND_OVER_LEN, here);
             assert_ne!(take(&mut pipeline).await.unwrap().flatten(), Some(thread::current().id()));

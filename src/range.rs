@@ -92,8 +92,8 @@ const PIECE_LEN: u64 = 1024 * 1024;
 /// While a range is read: its frames, sealed, which are much longer than what they hold only if chunks are tiny; its
 /// plaintext, which is what is returned, and not a byte longer; and one chunk. Between reads some hundred bytes, and for an
 /// irregular stream up to 24 KiB. [`DecryptOptions::max_chunk_size`] bounds the chunk. Where there is 1 MiB or more to be
-/// opened, that is done on the blocking pool of the runtime; otherwise in place, one [cooperative](tokio::task::coop) step
-/// per frame.
+/// opened, that is done on the blocking pool of the runtime; otherwise in place, in [cooperative](tokio::task::coop) steps
+/// of a frame, or of 8 KiB if that is longer.
 pub struct RangeReader<S>(Arc<Frames<S>>);
 
 impl<S: ReadAt> RangeReader<S> {

@@ -69,8 +69,8 @@ pin_project! {
     /// One chunk and less than 4 KiB, and until a frame has authenticated, no more than twice what has arrived and 4 KiB,
     /// whatever the header says; wiped at the end, on error and on drop, and kept for the next stream
     /// ([`trim_memory`](crate::trim_memory)). [`DecryptOptions::max_chunk_size`] bounds the chunk. Chunks of 1 MiB and more are
-    /// opened on the blocking pool of the runtime; smaller ones in place. Each read of the inner reader is a
-    /// [cooperative](tokio::task::coop) step.
+    /// opened on the blocking pool of the runtime; smaller ones in place, in [cooperative](tokio::task::coop) steps of 8 KiB, so
+    /// that a task's turn ends after 1 MiB. Each read of the inner reader is a step, too.
     ///
     /// With several [workers](DecryptOptions::workers), up to twice as many batches, as soon as one frame has authenticated: it
     /// reads ahead as long as there is something to be read, and room, but never past the end of the stream.

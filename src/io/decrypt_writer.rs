@@ -86,8 +86,8 @@ pin_project! {
     ///
     /// One chunk and less than 4 KiB, and until a frame has authenticated, no more than twice what has arrived and 4 KiB,
     /// whatever the header says; wiped at the end, on error and on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk.
-    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place, one
-    /// [cooperative](tokio::task::coop) step each.
+    /// Chunks of 1 MiB and more are opened on the blocking pool of the runtime; smaller ones in place, in
+    /// [cooperative](tokio::task::coop) steps of 8 KiB, so that a task's turn ends after 1 MiB.
     pub struct DecryptWriter<W> {
         #[pin]
         inner: W,

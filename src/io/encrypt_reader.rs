@@ -62,7 +62,8 @@ pin_project! {
     ///
     /// One chunk and less than 4 KiB, from the first read on until the stream was read to its end; wiped then, and on drop,
     /// and kept for the next stream ([`trim_memory`](crate::trim_memory)). Chunks of 1 MiB and more are sealed on the blocking
-    /// pool of the runtime; smaller ones in place. Each read of the inner reader is a [cooperative](tokio::task::coop) step.
+    /// pool of the runtime; smaller ones in place, in [cooperative](tokio::task::coop) steps of 8 KiB, so that a task's turn
+    /// ends after 1 MiB. Each read of the inner reader is a step, too.
     ///
     /// With several [workers](EncryptOptions::workers), up to twice as many batches: it reads ahead as long as there is something
     /// to be read, and room.

@@ -65,8 +65,8 @@ pin_project! {
     ///
     /// One chunk and less than 4 KiB, from the first byte on until the stream is finished; wiped then, and on drop, and kept
     /// for the next stream ([`trim_memory`](crate::trim_memory)). Chunks of 1 MiB and more are sealed on the blocking pool of
-    /// the runtime; smaller ones in place, one [cooperative](tokio::task::coop) step each. A whole chunk that is written in one
-    /// slice is sealed from there, without being copied first.
+    /// the runtime; smaller ones in place, in [cooperative](tokio::task::coop) steps of 8 KiB, so that a task's turn ends after
+    /// 1 MiB. A whole chunk that is written in one slice is sealed from there, without being copied first.
     ///
     /// With several [workers](EncryptOptions::workers), up to twice as many batches: a write takes up to 1 MiB at a time, and
     /// waits only if all of them are under way. A flush waits until all is sealed and written, so flush seldom;

@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     format::{FRAME_OVERHEAD, TAG_LEN, WORD_LEN, longest_frame},
     key::KeyRing,
+    offload::note_work,
     options::{DecryptOptions, Trailing},
     parallel::{Pipeline, Workers},
     pool::Buffer,
@@ -137,7 +138,7 @@ impl OpenQueue {
         let goes_on = self.goes_on();
         let opens = self.is_full() || !goes_on || !may_read && self.opened.is_empty();
         Ok(if self.frames > 0 && opens {
-            Next::Open(self.found - self.frames * FRAME_OVERHEAD)
+            Next::Open(self.found_len())
         } else if goes_on && may_read && self.has_room() {
             Next::Read
         } else if is_open {
@@ -309,7 +310,7 @@ impl OpenQueue {
 
     /// Opens the frames that were found: at once if they are short, otherwise elsewhere.
     pub(crate) fn open(&mut self) {
-        let len = self.found - self.frames * FRAME_OVERHEAD;
+        let len = self.found_len();
         if let Some(batch) = self.take_batch() {
             self.opened.push(batch, len, OpenBatch::open);
         }
@@ -317,9 +318,15 @@ impl OpenQueue {
 
     /// Opens the frames that were found at once, however long that takes.
     pub(crate) fn open_here(&mut self) {
+        let len = self.found_len();
         if let Some(batch) = self.take_batch() {
-            self.opened.push_here(batch, OpenBatch::open);
+            self.opened.push_here(batch, len, OpenBatch::open);
         }
+    }
+
+    /// How much plaintext is in the frames that were found.
+    fn found_len(&self) -> usize {
+        self.found - self.frames * FRAME_OVERHEAD
     }
 
     /// Takes the frames that were found out of the intake.
@@ -351,6 +358,7 @@ impl OpenQueue {
     /// `out` must be as long as [`Next::Open`] says. If the frame is bad, there is no plaintext in `out`.
     pub(crate) fn open_into(&mut self, out: &mut [u8]) -> usize {
         let Some(mut first) = self.first.take() else { return 0 };
+        note_work(out.len());
         match first.open_into(&self.intake[..self.found], out) {
             Ok(len) => {
                 self.intake.drain(..self.found);

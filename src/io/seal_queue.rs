@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     format::{FINAL_FRAME_LEN, FRAME_OVERHEAD, PRELUDE_LEN, WORD_LEN},
     key::Key,
+    offload::note_work,
     options::EncryptOptions,
     parallel::{Pipeline, Workers},
     pool::Buffer,
@@ -163,6 +164,7 @@ impl SealQueue {
         encryptor.admit_more(batch.filled + len, (batch.filled + len).div_ceil(chunk_size) as u64)?;
         if batch.chunks == 1 && batch.filled == 0 && len == chunk_size && !self.sealed.hands_over(len) {
             batch.seal_from(encryptor.permit(len)?, &plaintext[..len]);
+            note_work(len);
             self.send();
             return Ok(len);
         }
@@ -255,6 +257,7 @@ impl SealQueue {
         } else {
             // The rest of the batch is still to be filled. It is less than a batch, so this does not take long.
             batch.seal();
+            note_work(len);
         }
     }
 

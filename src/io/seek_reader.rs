@@ -99,8 +99,8 @@ pin_project! {
     ///
     /// One chunk, or all of the plaintext if that is shorter, and less than 4 KiB, from the first read on; for an irregular
     /// stream up to 24 KiB more. Wiped on drop. [`DecryptOptions::max_chunk_size`] bounds the chunk. Chunks of 1 MiB and
-    /// more are opened on the blocking pool of the runtime; smaller ones in place, one [cooperative](tokio::task::coop)
-    /// step each.
+    /// more are opened on the blocking pool of the runtime; smaller ones in place, in [cooperative](tokio::task::coop) steps of
+    /// 8 KiB, so that a task's turn ends after 1 MiB.
     pub struct SeekReader<R> {
         #[pin]
         inner: R,

@@ -13,7 +13,7 @@ use crate::{
     by_offset::ByOffset,
     error::Error,
     format::{FRAME_OVERHEAD, TAG_LEN, Tally, WORD_LEN},
-    offload::{OFFLOAD_LEN, Offload},
+    offload::{OFFLOAD_LEN, Offload, note_work},
 };
 
 /// Why a range was not read. An error of the source is none of the stream, even if there is one of a stream inside: the source
@@ -103,6 +103,7 @@ impl Opening {
 
     fn try_step(&mut self) -> Result<(), Error> {
         let len = self.stream.whole_frame(&self.place, &self.sealed)?;
+        note_work(len);
         let (ciphertext, rest) = self.sealed[WORD_LEN..].split_at(len);
         let tag = &rest[..TAG_LEN];
 

@@ -24,6 +24,7 @@ mod decrypt_reader;
 mod decrypt_writer;
 mod encrypt_reader;
 mod encrypt_writer;
+mod fairness;
 mod file;
 mod geometry;
 mod inspect;
