@@ -301,6 +301,47 @@ fn a_pushed_decryptor_holds_one_chunk_and_allocates_nothing_once_it_runs() {
     assert!(since.peak() <= CHUNK + 4 * KIB, "{}", since.peak());
 }
 
+/// As many streams at once as a busy server has: in the middle of a chunk on either side, with nothing for what is finished.
+#[test]
+fn ten_thousand_streams_at_once_hold_a_chunk_each() {
+    const STREAMS: usize = 10_000;
+    const CHUNK: usize = 4 * KIB;
+    let _alone = alone();
+    let (key, chunk) = (Key::generate(), [7; CHUNK]);
+    let options = EncryptOptions::new().chunk_size(CHUNK).unwrap();
+    let stream = options.encrypt(&key, &[7; 5 * CHUNK]);
+    let mut writers = Vec::with_capacity(STREAMS);
+    let mut readers = Vec::with_capacity(STREAMS);
+    let since = Since::now();
+    block_on(async {
+        for _ in 0..STREAMS {
+            let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &options);
+            let mut reader = DecryptReader::new(&stream[..], &key);
+            for _ in 0..2 {
+                writer.write_all(&chunk).await.unwrap();
+                reader.read_exact(&mut [0; CHUNK]).await.unwrap();
+            }
+            writer.write_all(&chunk[..CHUNK / 2]).await.unwrap();
+            reader.read_exact(&mut [0; CHUNK / 2]).await.unwrap();
+            writers.push(writer);
+            readers.push(reader);
+        }
+        assert!(since.peak() <= STREAMS * 2 * (CHUNK + 4 * KIB), "{} bytes", since.peak());
+        assert!(since.peak() >= STREAMS * 2 * CHUNK, "they were in the middle");
+
+        for (writer, reader) in writers.iter_mut().zip(&mut readers) {
+            writer.write_all(&chunk).await.unwrap();
+            writer.shutdown().await.unwrap();
+            let mut rest = Vec::with_capacity(3 * CHUNK);
+            assert_eq!(reader.read_to_end(&mut rest).await.unwrap(), 5 * CHUNK / 2);
+        }
+    });
+    agcm::trim_memory();
+    let finished = Since::now();
+    let left = finished.held - since.held;
+    assert!(left <= (STREAMS * KIB) as isize, "{left} bytes for streams that are finished");
+}
+
 /// The most that `workers` may hold: twice as many batches, and what says where they are.
 fn batches(workers: usize) -> usize {
     2 * workers * (MIB + KIB) + 8 * KIB
