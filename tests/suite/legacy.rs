@@ -164,6 +164,46 @@ fn two_chunks_show_the_xor_of_their_plaintexts() {
     assert_eq!(sealed, xor(&stream.plaintext[..64], &stream.plaintext[64..128]));
 }
 
+/// Two tags under one nonce give away what GHASH multiplies with (A. Joux, "Authentication failures in NIST version of GCM",
+/// 2006); with chunks of one block it takes no more than a division. What is made of that here uses nothing but the stream, and what
+/// one of its chunks said.
+#[test]
+fn whoever_sees_two_chunks_and_knows_one_can_write_what_they_like() {
+    let key = Key::generate();
+    let stream = go_stream(key.expose_bytes(), [9; 12], 16, &[b"a known header: ", b"a secret inside."]);
+    let block = |at: usize| u128::from_be_bytes(stream[at..at + 16].try_into().unwrap());
+    let ([first, second], [first_tag, second_tag]) = ([block(28), block(64)], [block(44), block(80)]);
+    let known = u128::from_be_bytes(*b"a known header: ");
+
+    assert_eq!((known ^ first ^ second).to_be_bytes(), *b"a secret inside.");
+
+    let square_of_hash_key = multiply(first_tag ^ second_tag, invert(first ^ second));
+    let forged = first ^ known ^ u128::from_be_bytes(*b"what they like.\n");
+    let forged_tag = first_tag ^ multiply(first ^ forged, square_of_hash_key);
+    let forgery = [&stream[..24], &word(0, 32), &forged.to_be_bytes(), &forged_tag.to_be_bytes()].concat();
+    assert_eq!(read(&forgery, &key), (b"what they like.\n".to_vec(), Ok(())));
+}
+
+/// In the field of GHASH (NIST SP 800-38D, section 6.3).
+fn multiply(a: u128, mut b: u128) -> u128 {
+    let mut product = 0;
+    for i in (0..128).rev() {
+        product ^= b * (a >> i & 1);
+        b = b >> 1 ^ (0xe1 << 120) * (b & 1);
+    }
+    product
+}
+
+/// All elements but zero are roots of `x^(2^128 - 1) = 1`.
+fn invert(a: u128) -> u128 {
+    let (mut power, mut inverse) = (a, 1 << 127);
+    for _ in 1..128 {
+        power = multiply(power, power);
+        inverse = multiply(inverse, power);
+    }
+    inverse
+}
+
 #[test]
 fn a_cut_inside_of_something_is_truncated() {
     for stream in streams().into_iter().filter(|stream| stream.bytes.len() < 2000) {
