@@ -188,8 +188,8 @@ fn whoever_sees_two_chunks_and_knows_one_can_write_what_they_like() {
 fn multiply(a: u128, mut b: u128) -> u128 {
     let mut product = 0;
     for i in (0..128).rev() {
-        product ^= b * (a >> i & 1);
-        b = b >> 1 ^ (0xe1 << 120) * (b & 1);
+        product ^= b * ((a >> i) & 1);
+        b = (b >> 1) ^ ((0xe1 << 120) * (b & 1));
     }
     product
 }

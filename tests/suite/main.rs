@@ -32,6 +32,7 @@ mod inspect;
 mod keychain;
 mod keystore;
 mod legacy;
+mod limits;
 mod progress;
 mod properties;
 mod range_reader;
