@@ -11,6 +11,8 @@ mod aws_lc;
 mod body;
 #[cfg(any(test, not(feature = "aws-lc-rs")))]
 mod rust_crypto;
+#[cfg(test)]
+mod standards;
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
