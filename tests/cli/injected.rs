@@ -7,7 +7,7 @@
 //! place, and of the rest one in eleven is chosen. Where processes may not be traced, it is said so, and nothing is tested; with
 //! `AGCM_REQUIRE_PTRACE=1` that is a failure.
 
-use std::{collections::BTreeMap, env, fs, io::Write, os::unix::fs::PermissionsExt, thread};
+use std::{collections::BTreeMap, env, fs, os::unix::fs::PermissionsExt, thread};
 
 use agcm::{DecryptOptions, Key};
 use nix::errno::Errno;
@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use crate::{
     folder::Folder,
     tool::{KEY, OTHER, Run, agcm, folder_with_stream, plaintext, read, text},
+    traced,
     tracer::{self, Fault, Operation, Plan, Traced},
 };
 
@@ -340,20 +341,10 @@ fn may_be_harmless(case: &Case, operation: &Operation, fault: Fault) -> bool {
     }
 }
 
-fn is_permitted() -> bool {
-    let permitted = tracer::is_permitted();
-    if !permitted {
-        assert!(env::var_os("AGCM_REQUIRE_PTRACE").is_none(), "processes may not be traced here");
-        // Not by the macro, which is not shown where a test passes.
-        let _ = writeln!(std::io::stderr(), "passed by: processes may not be traced here");
-    }
-    permitted
-}
-
 /// Runs each command through all that can happen to it, while all these operations fail besides.
 #[track_caller]
 fn inject(len: usize, always: Option<fn(&Operation) -> Option<Errno>>, cases: &[Case]) {
-    if !is_permitted() {
+    if !traced::is_permitted() {
         return;
     }
     let all = env::var_os("AGCM_INJECT").is_some_and(|value| value == "all");

@@ -9,6 +9,9 @@ mod folder;
 mod terminal;
 mod tool;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+#[path = "../support/traced.rs"]
+mod traced;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod tracer;
 
 mod failures;

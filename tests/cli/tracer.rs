@@ -7,17 +7,16 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{Read, Write},
     os::unix::{fs::FileExt, process::ExitStatusExt},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Command, ExitStatus, Output},
 };
 
 use nix::{
     errno::Errno,
     libc::{self, user_regs_struct},
     sys::{
-        ptrace::{self, Options},
+        ptrace,
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -27,6 +26,7 @@ use nix::{
 use crate::{
     folder::Folder,
     tool::{checked, in_folder},
+    traced::Shell,
 };
 
 /// Where a system call says which file it is about.
@@ -138,27 +138,11 @@ impl Traced {
     }
 }
 
-/// Whether a process may trace another one here.
-pub fn is_permitted() -> bool {
-    let mut shell = Shell::start(Command::new("sh").args(["-c", "read _"]));
-    let seized = ptrace::seize(shell.pid(), Options::empty());
-    shell.go();
-    shell.0.wait().unwrap();
-    seized.is_ok()
-}
-
 /// Runs `agcm LINE` in this folder to its end. The line is the shell's: it may redirect. What it puts out must fit into a pipe.
 pub fn run(folder: &Folder, line: &str, plan: Plan) -> Traced {
-    // The shell waits until it is traced, and becomes the binary.
     let mut command = Command::new("sh");
     command.args(["-c", &format!("read _; exec \"$0\" {line}"), env!("CARGO_BIN_EXE_agcm")]);
-    let mut shell = Shell::start(&mut in_folder(command, folder));
-    let options = Options::PTRACE_O_TRACESYSGOOD
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_EXITKILL;
-    ptrace::seize(shell.pid(), options).unwrap();
-    shell.go();
+    let shell = Shell::trace(&mut in_folder(command, folder));
     let mut tracer = Tracer {
         root: folder.root().canonicalize().unwrap(),
         process: shell.pid(),
@@ -169,27 +153,9 @@ pub fn run(folder: &Folder, line: &str, plan: Plan) -> Traced {
         plan,
     };
     let status = tracer.follow();
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    shell.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-    shell.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    let (stdout, stderr) = shell.output();
     let hit = plan.at.and_then(|(at, _)| tracer.operations.get(at).cloned());
     Traced { output: checked(Output { status, stdout, stderr }), operations: tracer.operations, hit }
-}
-
-struct Shell(Child);
-
-impl Shell {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.0.id().try_into().unwrap())
-    }
-
-    fn go(&mut self) {
-        self.0.stdin.take().unwrap().write_all(b"\n").unwrap();
-    }
 }
 
 struct Tracer {
