@@ -39,8 +39,9 @@ impl Key {
     /// [`Error::InvalidKey`] for anything else. 32 bytes that are hex digits are half a key, not raw bytes.
     #[doc(alias = "from_hex")]
     pub fn from_file_content(content: &[u8]) -> Result<Self, Error> {
-        // Half a key in hex would pass for a whole one in raw bytes.
-        if content.len() == Self::LEN && !content.iter().all(u8::is_ascii_hexdigit) {
+        // Half a key in hex would pass for a whole one in raw bytes. Decoding it tells in constant time.
+        let mut half = Zeroizing::new([0; Self::LEN / 2]);
+        if content.len() == Self::LEN && base16ct::mixed::decode(content, &mut half[..]).is_err() {
             return Self::try_from(content);
         }
         let line = content.strip_suffix(b"\n").map_or(content, |line| line.strip_suffix(b"\r").unwrap_or(line));

@@ -13,6 +13,9 @@ mod reference;
 mod script;
 #[path = "../support/streams.rs"]
 mod streams;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+#[path = "../support/traced.rs"]
+mod traced;
 #[path = "../support/vectors.rs"]
 mod vectors;
 #[path = "../support/ways.rs"]
@@ -20,6 +23,8 @@ mod ways;
 
 mod api;
 mod codec;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod constant_time;
 mod decrypt_reader;
 mod decrypt_writer;
 mod encrypt_reader;
