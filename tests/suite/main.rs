@@ -41,6 +41,7 @@ mod limits;
 mod progress;
 mod properties;
 mod range_reader;
+mod replay;
 mod seek_reader;
 mod snapshot;
 mod tamper;
