@@ -15,7 +15,7 @@ mod rust_crypto;
 mod standards;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 #[cfg(feature = "aws-lc-rs")]
 use self::aws_lc as backend;
@@ -42,9 +42,12 @@ pub(crate) struct StreamKey {
 impl StreamKey {
     /// Starts a stream: its key, and the prelude that lets a reader derive the same.
     pub(crate) fn start(key: &Key, header: Header, salt: [u8; SALT_LEN], context: &[u8]) -> (Self, Prelude) {
-        let secrets = Secrets::derive(key, &header, &salt, context);
-        let prelude = Prelude { header, salt, commitment: *secrets.commitment() };
-        (secrets.into_stream_key(header.nonce), prelude)
+        then_wipe_stack::<SETUP_DEPTH, _>(|| {
+            let mut secrets = Secrets::default();
+            secrets.derive(key, &header, &salt, context);
+            let commitment = *secrets.commitment();
+            (secrets.stream_key(header.nonce), Prelude { header, salt, commitment })
+        })
     }
 
     /// The key of a stream that begins with `prelude`, from the one key of the ring that it commits to.
@@ -54,20 +57,23 @@ impl StreamKey {
 
     /// `None` if `key` and `context` are not those that the stream commits to.
     fn matching(key: &Key, prelude: &Prelude, context: &[u8]) -> Option<Self> {
-        let secrets = Secrets::derive(key, &prelude.header, &prelude.salt, context);
-        let matches: bool = secrets.commitment().ct_eq(&prelude.commitment).into();
-        matches.then(|| secrets.into_stream_key(prelude.header.nonce))
+        then_wipe_stack::<SETUP_DEPTH, _>(|| {
+            let mut secrets = Secrets::default();
+            secrets.derive(key, &prelude.header, &prelude.salt, context);
+            let matches: bool = secrets.commitment().ct_eq(&prelude.commitment).into();
+            matches.then(|| secrets.stream_key(prelude.header.nonce))
+        })
     }
 
     /// Encrypts `body` and returns its tag.
     pub(crate) fn seal(&self, kind: Kind, position: u64, body: Body<'_>) -> [u8; TAG_LEN] {
-        self.cipher.seal(self.nonce(kind, position), body)
+        then_wipe_stack::<FRAME_DEPTH, _>(|| self.cipher.seal(self.nonce(kind, position), body))
     }
 
     /// Decrypts `body` if this is its tag. If not, nothing of the plaintext is left where it would have gone.
     pub(crate) fn open(&self, kind: Kind, position: u64, body: Body<'_>, tag: &[u8]) -> Result<(), Unauthentic> {
         let tag = tag.try_into().map_err(|_| Unauthentic)?;
-        self.cipher.open(self.nonce(kind, position), body, tag)
+        then_wipe_stack::<FRAME_DEPTH, _>(|| self.cipher.open(self.nonce(kind, position), body, tag))
     }
 
     /// What the body of a final frame says, tag included; `None` if it does not authenticate, or says nothing sensible.
@@ -96,24 +102,23 @@ pub(crate) struct GoKey {
 
 impl GoKey {
     pub(crate) fn new(key: &Key, nonce: [u8; NONCE_LEN]) -> Self {
-        Self { cipher: backend::Cipher::new(key.expose_bytes()), nonce }
+        then_wipe_stack::<SETUP_DEPTH, _>(|| Self { cipher: backend::Cipher::new(key.expose_bytes()), nonce })
     }
 
     /// As [`StreamKey::open`].
     pub(crate) fn open(&self, body: Body<'_>, tag: &[u8]) -> Result<(), Unauthentic> {
         let tag = tag.try_into().map_err(|_| Unauthentic)?;
-        self.cipher.open(self.nonce, body, tag)
+        then_wipe_stack::<FRAME_DEPTH, _>(|| self.cipher.open(self.nonce, body, tag))
     }
 }
 
-/// The output of the key schedule: stream key, then key commitment.
+/// The output of the key schedule: stream key, then key commitment. It is filled in where it lies and never moved, for what is
+/// moved leaves a copy behind.
 struct Secrets(Zeroizing<[u8; Key::LEN + COMMITMENT_LEN]>);
 
 impl Secrets {
-    fn derive(key: &Key, header: &Header, salt: &[u8; SALT_LEN], context: &[u8]) -> Self {
-        let mut okm = Zeroizing::new([0; Key::LEN + COMMITMENT_LEN]);
-        backend::expand(key.expose_bytes(), &[b"AGCM-v1\0", &header.encode(), salt, context], &mut okm[..]);
-        Self(okm)
+    fn derive(&mut self, key: &Key, header: &Header, salt: &[u8; SALT_LEN], context: &[u8]) {
+        backend::expand(key.expose_bytes(), &[b"AGCM-v1\0", &header.encode(), salt, context], &mut self.0[..]);
     }
 
     fn commitment(&self) -> &[u8; COMMITMENT_LEN] {
@@ -121,7 +126,7 @@ impl Secrets {
         commitment
     }
 
-    fn into_stream_key(self, nonce: [u8; NONCE_LEN]) -> StreamKey {
+    fn stream_key(&self, nonce: [u8; NONCE_LEN]) -> StreamKey {
         let (key, _) = self.split();
         StreamKey { cipher: backend::Cipher::new(key), nonce }
     }
@@ -132,6 +137,38 @@ impl Secrets {
             _ => unreachable!("64 bytes hold 32 and 32"),
         }
     }
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self(Zeroizing::new([0; Key::LEN + COMMITMENT_LEN]))
+    }
+}
+
+/// How much of the stack is wiped when a key was set up, and when a frame was sealed or opened, in bytes: more than that takes.
+const SETUP_DEPTH: usize = 16 * 1024;
+const FRAME_DEPTH: usize = 8 * 1024;
+
+/// Does some work, and wipes what it has left on the stack, down to this depth.
+///
+/// Backends wipe what they know of, but not what the compiler has moved or spilled. It would stay for as long as the thread
+/// does not get there again, and worse: what is moved to the heap has gaps that are not initialised, and takes along what
+/// was there before. So key schedules came to be in memory that nobody would wipe.
+fn then_wipe_stack<const DEPTH: usize, T>(work: impl FnOnce() -> T) -> T {
+    // The two begin at one place of the stack, so neither may become a part of its caller.
+    #[inline(never)]
+    fn apart<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe<const DEPTH: usize>() {
+        let mut left = [0u8; DEPTH];
+        left[..].zeroize();
+    }
+
+    let result = apart(work);
+    wipe::<DEPTH>();
+    result
 }
 
 #[cfg(test)]

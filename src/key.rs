@@ -6,7 +6,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{error::Error, random};
 
@@ -28,7 +28,6 @@ use crate::{error::Error, random};
 /// assert_eq!(parsed.expose_bytes()[31], 0x1f);
 /// # Ok::<(), agcm::Error>(())
 /// ```
-#[derive(Clone)]
 pub struct Key(Box<[u8; Key::LEN]>);
 
 impl Key {
@@ -59,10 +58,11 @@ impl Key {
     ///
     /// The array that is passed in is the caller's to wipe.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        let bytes = Zeroizing::new(bytes);
+    pub fn from_bytes(mut bytes: [u8; Self::LEN]) -> Self {
         let mut key = Self::zeroed();
-        key.0.copy_from_slice(&*bytes);
+        key.0.copy_from_slice(&bytes);
+        // Not by `Zeroizing`, which it would have to be moved into.
+        bytes.zeroize();
         key
     }
 
@@ -108,6 +108,15 @@ impl FromStr for Key {
             return Err(Error::InvalidKey);
         }
         Ok(key)
+    }
+}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        // Not derived: a copy might come by way of the stack.
+        let mut key = Self::zeroed();
+        key.0.copy_from_slice(&self.0[..]);
+        key
     }
 }
 
