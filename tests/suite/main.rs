@@ -7,6 +7,8 @@
 mod drive;
 #[path = "../support/folder.rs"]
 mod folder;
+#[path = "../support/forms.rs"]
+mod forms;
 #[path = "../support/reference.rs"]
 mod reference;
 #[path = "../support/script.rs"]
@@ -41,6 +43,7 @@ mod limits;
 mod progress;
 mod properties;
 mod range_reader;
+mod redacted;
 mod replay;
 mod seek_reader;
 mod snapshot;
