@@ -5,6 +5,8 @@
 
 #[path = "../support/folder.rs"]
 mod folder;
+#[path = "../support/forms.rs"]
+mod forms;
 #[cfg(unix)]
 mod terminal;
 mod tool;

@@ -1,6 +1,6 @@
 //! No run shows a key, but for the one that makes it.
 
-use crate::tool::{KEY, OTHER, agcm, checked, folder_with_stream, read};
+use crate::tool::{KEY, OTHER, Run, agcm, checked, contains, folder_with_stream, read, text};
 
 #[test]
 fn no_output_of_any_command_holds_a_key() {
@@ -69,4 +69,70 @@ fn no_output_of_any_command_holds_a_key() {
         }
     }
     assert!(seen.iter().all(|&runs| runs > 50), "of both kinds: {seen:?}");
+}
+
+const PASSPHRASE: &str = "Zwei Wege fuehren hin";
+
+#[test]
+fn no_output_of_any_command_holds_a_passphrase() {
+    let folder = folder_with_stream(1000);
+    folder.write("words", format!("{PASSPHRASE}\n"));
+    folder.write("wrong", format!("{PASSPHRASE}?\n"));
+    folder.write("lines", format!("{PASSPHRASE}\n{PASSPHRASE}\n"));
+    let mut seen = [0; 2];
+    let mut run = |line: &str, passphrase: Option<&str>| {
+        let mut command = agcm(&folder, line);
+        passphrase.map(|passphrase| command.env("AGCM_PASSPHRASE", passphrase));
+        let output = checked(command.output().unwrap());
+        for part in ["Zwei", "Wege", "fuehren"] {
+            assert!(!contains(&output.stdout, part.as_bytes()), "{line}");
+            assert!(!contains(&output.stderr, part.as_bytes()), "{line}: {}", text(&output.stderr));
+        }
+        seen[usize::from(output.status.success())] += 1;
+    };
+    for words in ["words", "wrong", "lines", "missing", "."] {
+        for line in [
+            "snapshot encrypt --keys keys --id a plain -o snap --passphrase-file",
+            "snapshot encrypt --keys keys --id a plain -o other-snap --passphrase-file",
+            "snapshot restore --keys keys --id a snap -f -o restored --passphrase-file",
+            "snapshot verify --keys keys --id a snap --passphrase-file",
+            "snapshot verify --keys keys --id none snap --passphrase-file",
+            "snapshot verify --keys keys --id a plain --passphrase-file",
+        ] {
+            run(&format!("{line} {words}"), None);
+        }
+    }
+    for passphrase in [PASSPHRASE, "", "Zwei Wege"] {
+        run("snapshot verify --keys keys --id a snap", Some(passphrase));
+        run("snapshot verify --help", Some(passphrase));
+        run("snapshot verify", Some(passphrase));
+        run("keys --keys keys list", Some(passphrase));
+    }
+    assert!(seen.iter().all(|&runs| runs > 8), "of both kinds: {seen:?}");
+}
+
+#[test]
+fn a_key_in_the_place_of_a_file_name_is_not_repeated() {
+    let folder = folder_with_stream(1000);
+    for key in [
+        KEY.to_owned(),
+        KEY.to_uppercase(),
+        KEY[1..].to_owned(),
+        format!("{KEY}0"),
+        format!("0x{KEY}"),
+        KEY[..40].into(),
+    ] {
+        for line in [
+            "decrypt -k KEY sealed",
+            "encrypt -k KEY plain",
+            "rekey -k key --to-key KEY sealed",
+            "cat -k KEY --range .. sealed",
+        ] {
+            assert!(agcm(&folder, &line.replace("KEY", &key)).fails(2).contains("looks like a key"), "{line}");
+        }
+        let line = agcm(&folder, "decrypt sealed").env("AGCM_KEYFILE", &key).fails(2);
+        assert!(line.contains("AGCM_KEYFILE") && line.contains("looks like a key"), "{line}");
+    }
+    // What is merely not there is named.
+    assert!(agcm(&folder, "decrypt -k 2026-11-23.key sealed").fails(1).contains("2026-11-23.key"));
 }

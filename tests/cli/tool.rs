@@ -10,7 +10,7 @@ use std::{
 
 use assert_cmd::Command;
 
-use crate::folder::Folder;
+use crate::{folder::Folder, forms::shown};
 
 pub const KEY: &str = "c4a1f05d37be82e96011da4b9c7f2835e8063ab1945dcf7210f6b8de43a95c07";
 pub const OTHER: &str = "5b90e23fa7c814d6f0396bde821c45a70d7ef13496b8c25a1fe380d49c6b72e5";
@@ -70,7 +70,8 @@ pub fn in_folder(mut command: process::Command, folder: &Folder) -> process::Com
             command.env_remove(name);
         }
     }
-    command.current_dir(folder.root());
+    // What a panic would tell, too, is looked at.
+    command.env("RUST_BACKTRACE", "1").current_dir(folder.root());
     command
 }
 
@@ -130,10 +131,14 @@ pub fn checked(output: Output) -> Output {
     output
 }
 
-/// Half a key is too much as well.
+/// Of a text, four bytes of the key in a row are too many, in whatever form. In what is binary they would be there by chance, so of that
+/// it is half a key.
 #[track_caller]
 pub fn assert_tells_no_key(bytes: &[u8], key: &str) {
     let raw = base16ct::lower::decode_vec(key).unwrap();
+    if std::str::from_utf8(bytes).is_ok() && bytes.len() < 64 * 1024 {
+        assert_eq!(shown(bytes, &raw), None, "a key was shown: {}", text(bytes));
+    }
     for half in [0..16, 16..32] {
         let digits = &key[2 * half.start..2 * half.end];
         for form in

@@ -47,20 +47,28 @@ pub(crate) async fn both(files: &[PathBuf], to: &Path) -> Result<(KeyRing, Key),
 async fn from_file(file: &Path) -> Result<Key, Failure> {
     // Not `-`: standard input is for what is encrypted.
     needs_name(file)?;
-    let is_digits =
-        |name: &OsStr| name.len() == 2 * Key::LEN && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+    read(file).await
+}
+
+async fn read(file: &Path) -> Result<Key, Failure> {
     match Key::read_file(file).await {
         // It would stand in the logs of whatever runs this.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_digits(file.as_os_str()) => Err(Failure::usage(
+        Err(error) if error.kind() == io::ErrorKind::NotFound && may_be_key(file.as_os_str()) => Err(Failure::usage(
             "what is given as the name of a key file looks like a key: put it into a file, or into AGCM_KEY; others may have seen it",
         )),
         result => Ok(result?),
     }
 }
 
+/// Whether it has half the digits of a key in a row: of one that was not copied as a whole, too.
+fn may_be_key(name: &OsStr) -> bool {
+    let runs = name.as_encoded_bytes().split(|byte| !byte.is_ascii_hexdigit());
+    runs.map(<[u8]>::len).max() >= Some(Key::LEN)
+}
+
 async fn from_environment() -> Result<Key, Failure> {
     if let Some(file) = set("AGCM_KEYFILE") {
-        return Key::read_file(&file).await.map_err(|error| Failure::from(error).about("AGCM_KEYFILE"));
+        return read(Path::new(&file)).await.map_err(|failure| failure.about("AGCM_KEYFILE"));
     }
     match set("AGCM_KEY") {
         Some(key) => {
