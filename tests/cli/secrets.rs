@@ -1,6 +1,8 @@
 //! No run shows a key, but for the one that makes it.
 
 use crate::tool::{KEY, OTHER, Run, agcm, checked, contains, folder_with_stream, read, text};
+#[cfg(target_os = "linux")]
+use crate::tool::{Running, plain_agcm, until};
 
 #[test]
 fn no_output_of_any_command_holds_a_key() {
@@ -135,4 +137,36 @@ fn a_key_in_the_place_of_a_file_name_is_not_repeated() {
     }
     // What is merely not there is named.
     assert!(agcm(&folder, "decrypt -k 2026-11-23.key sealed").fails(1).contains("2026-11-23.key"));
+}
+
+/// Where the kernel writes cores to files, none is left; elsewhere only the limit is looked at.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crash_leaves_no_core() {
+    use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
+
+    if getrlimit(Resource::Core).maximum.is_some_and(|most| most < 4096) {
+        eprintln!("passed by: no process may leave a core here");
+        return;
+    }
+    let folder = folder_with_stream(1000);
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -c $(ulimit -H -c); exec \"$0\" encrypt -k key"])
+        .arg(plain_agcm(&folder, "").get_program());
+    let mut running = Running::with_pipes(&mut crate::tool::in_folder(command, &folder));
+    let _stdin = running.stdin();
+    let process = running.child().id();
+    let limit = || std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    until("it lets no core be left", || {
+        limit()
+            .lines()
+            .any(|line| line.starts_with("Max core file size ") && line.split_whitespace().nth(4) == Some("1"))
+    });
+    let id = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    kill_process(id, Signal::ABORT).unwrap();
+    let status = running.output().status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6));
+    assert!(!std::os::unix::process::ExitStatusExt::core_dumped(&status));
+    folder.assert_holds(&["key", "other", "plain", "sealed"]);
 }

@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! A command must never panic, never show a key (but for the one that makes it), and never end with status 0 unless all of
+//! A command must never panic, never show a key (but for the one that makes it) or leave it in a core file, and never end with status 0 unless all of
 //! it was done. Everything that touches a stream or a key is the library's; here are only words, files and terminals.
 
 #![forbid(unsafe_code)]
@@ -33,6 +33,8 @@ const ONE_REQUEST: Duration = Duration::from_millis(500);
 const FILE_SIZE_SIGNAL: i32 = 25;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    leave_no_core();
     let arguments = Arguments::parse();
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -42,6 +44,18 @@ fn main() -> ExitCode {
     // A thread that waits for standard input must not be waited for.
     runtime.shutdown_background();
     code
+}
+
+/// A core file would hold keys and plaintext, for whoever gets to read it, and for as long as it is there.
+///
+/// To be sure, not 0 but 1: less than the least core, and where the kernel hands cores to a program instead of a file, which it
+/// does whatever the limit is, this alone keeps it from that. If it fails, all is as it would be otherwise.
+#[cfg(target_os = "linux")]
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let most = getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(most), maximum: Some(most) });
 }
 
 async fn run(arguments: Arguments) -> ExitCode {
