@@ -4,8 +4,8 @@
 //! a buffer may hold plaintext that nobody vouches for, and after the call it never does.
 //!
 //! The expanded key sits on AWS-LC's own heap, behind a pointer: moving the stream that owns it copies no key. AWS-LC wipes
-//! whatever it frees there. What it does not wipe is the stack: each call leaves the hash key of GHASH behind on it, and of the key
-//! that HKDF starts from only the last place is wiped.
+//! whatever it frees there. What it does not wipe is the stack, where each call leaves the hash key of GHASH, and setting up leaves
+//! more; so whoever calls this wipes that afterwards.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},

@@ -1,7 +1,8 @@
 //! The backend in Rust, of the crates of RustCrypto.
 //!
 //! It checks a tag before it decrypts, so what it refuses to open is as it was. The expanded key sits behind a box, so that
-//! moving the stream that owns it copies no key, and is wiped there.
+//! moving the stream that owns it copies no key, and is wiped there. On the stack each call leaves some of it; so whoever calls this
+//! wipes that afterwards.
 
 use aes_gcm::{
     Aes256Gcm, KeyInit, Tag,

@@ -375,7 +375,7 @@ fn readers_that_decrypt_at_their_end_dropped_and_failed() {
                 assert_wipes("a reader", needles(), |kept| {
                     let runtime = runtime();
                     runtime.block_on(async {
-                        let mut reader = DecryptReader::with_options(&input[..], &key(), &options);
+                        let mut reader = DecryptReader::with_options(&input[..], key(), &options);
                         let mut left = wanted;
                         while let (true, Ok(bytes)) = (left > 0, reader.fill_buf().await) {
                             let n = bytes.len().min(left);
@@ -411,7 +411,7 @@ fn writers_that_decrypt_at_their_end_dropped_and_failed() {
                     let runtime = runtime();
                     runtime.block_on(async {
                         let inner = Stalling { written: &mut plain, left };
-                        let mut writer = DecryptWriter::with_options(inner, &key(), &options);
+                        let mut writer = DecryptWriter::with_options(inner, key(), &options);
                         let work = async {
                             for piece in input.chunks(50_000) {
                                 writer.write_all(piece).await?;
@@ -629,9 +629,9 @@ fn an_adapter_that_is_dropped_while_its_chunks_are_worked_on_elsewhere() {
                 let mut reader = EncryptReader::with_options(&plain[..], &key(), &options);
                 for_a_moment(reader.fill_buf().map(drop)).await;
                 let opening = DecryptOptions::new().workers(workers);
-                let mut reader = DecryptReader::with_options(&stream[..], &key(), &opening);
+                let mut reader = DecryptReader::with_options(&stream[..], key(), &opening);
                 for_a_moment(reader.fill_buf().map(drop)).await;
-                let mut pushed = DecryptWriter::with_options(sink(), &key(), &opening);
+                let mut pushed = DecryptWriter::with_options(sink(), key(), &opening);
                 for_a_moment(pushed.write_all(&stream)).await;
             });
             drop(release);
@@ -726,7 +726,7 @@ fn a_panic_of_whoever_reads_or_writes() {
     assert_wipes("a panic", needles(), |kept| {
         let write = |work: &dyn Fn()| catch_unwind(AssertUnwindSafe(work)).unwrap_err();
         kept.other(write(&|| block_on(EncryptWriter::new(Panics, &key()).write_all(&plain)).unwrap()));
-        kept.other(write(&|| block_on(DecryptWriter::new(Panics, &key()).write_all(&stream)).unwrap()));
+        kept.other(write(&|| block_on(DecryptWriter::new(Panics, key()).write_all(&stream)).unwrap()));
         kept.stream(stream.clone());
     });
 }
@@ -858,7 +858,7 @@ fn a_reader_that_is_dropped_while_it_waits() {
         for arrived in [50, 84, 1000, 70_000, 150_000] {
             let (mut client, server) = tokio::io::duplex(MIB);
             block_on(client.write_all(&stream[..arrived])).unwrap();
-            let mut reader = DecryptReader::new(server, &key());
+            let mut reader = DecryptReader::new(server, key());
             let mut cx = Context::from_waker(Waker::noop());
             while let Poll::Ready(Ok(bytes)) = Pin::new(&mut reader).poll_fill_buf(&mut cx).map_ok(<[u8]>::len) {
                 Pin::new(&mut reader).consume(bytes.min(20_000));
