@@ -175,6 +175,7 @@ fn discard(temporary: NamedTempFile, error: io::Error) -> io::Error {
 
 /// What became of a name that could not be given.
 enum Place {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix can tell"))]
     Taken,
     NotTaken,
     Unknown,

@@ -236,9 +236,13 @@ fn is_id(id: &str) -> bool {
 
 /// Makes the folder, for its owner alone, if it is not there.
 fn make_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
+    let builder = fs::DirBuilder::new();
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let builder = {
+        let mut builder = builder;
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder
+    };
     match builder.create(folder) {
         Ok(()) => {
             // Its name must survive a crash like the names in it.
