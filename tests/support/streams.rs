@@ -72,10 +72,10 @@ pub fn small(key: &Key) -> Vec<Stream> {
     ];
     streams.extend(irregular.map(|(chunk_size, frames)| Stream::of_frames(key, chunk_size, frames)));
     // A simple generator, with the same streams in every run.
-    let mut state = 1usize;
+    let mut state = 1u64;
     let mut random = |below: usize| {
         state = (state * 1_103_515_245 + 12345) % (1 << 31);
-        (state >> 8) % below
+        usize::try_from(state >> 8).unwrap() % below
     };
     for _ in 0..40 {
         let chunk_size = 2 + random(9);
