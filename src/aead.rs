@@ -11,17 +11,19 @@ mod aws_lc;
 mod body;
 #[cfg(any(test, not(feature = "aws-lc-rs")))]
 mod rust_crypto;
+mod stack;
 #[cfg(test)]
 mod standards;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 #[cfg(feature = "aws-lc-rs")]
 use self::aws_lc as backend;
 pub(crate) use self::body::{Body, Unauthentic};
 #[cfg(not(feature = "aws-lc-rs"))]
 use self::rust_crypto as backend;
+use self::stack::{FRAME_DEPTH, SETUP_DEPTH, then_wipe_stack};
 use crate::{
     error::Error,
     format::{COMMITMENT_LEN, Header, Kind, NONCE_LEN, Prelude, SALT_LEN, TAG_LEN, TRAILER_LEN, Trailer},
@@ -143,32 +145,6 @@ impl Default for Secrets {
     fn default() -> Self {
         Self(Zeroizing::new([0; Key::LEN + COMMITMENT_LEN]))
     }
-}
-
-/// How much of the stack is wiped when a key was set up, and when a frame was sealed or opened, in bytes: more than that takes.
-const SETUP_DEPTH: usize = 16 * 1024;
-const FRAME_DEPTH: usize = 8 * 1024;
-
-/// Does some work, and wipes what it has left on the stack, down to this depth.
-///
-/// Backends wipe what they know of, but not what the compiler has moved or spilled. It would stay for as long as the thread
-/// does not get there again, and worse: what is moved to the heap has gaps that are not initialised, and takes along what
-/// was there before. So key schedules came to be in memory that nobody would wipe.
-fn then_wipe_stack<const DEPTH: usize, T>(work: impl FnOnce() -> T) -> T {
-    // The two begin at one place of the stack, so neither may become a part of its caller.
-    #[inline(never)]
-    fn apart<T>(work: impl FnOnce() -> T) -> T {
-        work()
-    }
-    #[inline(never)]
-    fn wipe<const DEPTH: usize>() {
-        let mut left = [0u8; DEPTH];
-        left[..].zeroize();
-    }
-
-    let result = apart(work);
-    wipe::<DEPTH>();
-    result
 }
 
 #[cfg(test)]
