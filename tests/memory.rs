@@ -1,4 +1,4 @@
-//! What is allocated, by an allocator that counts, and what is left in memory that is freed.
+//! What is allocated, by an allocator that counts. What is left in memory that is freed is looked at in `secrets/`.
 //!
 //! Counts are per thread, and what is counted runs on the thread of its test, so tests do not disturb each other. A block that
 //! is resized counts for the difference: where the allocator has to move it, the old and the new exist together for a moment.
@@ -17,23 +17,18 @@ use std::{
     cell::Cell,
     io,
     pin::Pin,
-    ptr, slice,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    task::{Context, Poll, Waker},
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
 use agcm::{
     DecryptOptions, DecryptReader, DecryptWriter, EncryptOptions, EncryptReader, EncryptWriter, Encryptor, Error, Key,
-    KeyRing, RangeReader, SeekReader, codec::FrameEncoder, legacy::GoReader,
+    RangeReader, SeekReader, legacy::GoReader,
 };
 use futures::executor::block_on;
 use reference::go_stream;
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf},
     runtime::{Builder, Runtime},
 };
 
@@ -41,12 +36,6 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const CHUNK: usize = 64 * KIB;
 const CHUNKS: usize = 256 * MIB / CHUNK;
-
-/// Something that is in the plaintext and nowhere else.
-const MARK: [u8; 16] = *b"this is secret!!";
-
-/// A key that is made of marks.
-const KEY: [u8; 32] = *b"this is secret!!this is secret!!";
 
 struct Counting;
 
@@ -56,9 +45,6 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
     static LARGE: Cell<usize> = const { Cell::new(0) };
 }
-
-/// Of all threads: only one test here has marks in its memory.
-static MARKS_FREED: AtomicUsize = AtomicUsize::new(0);
 
 /// Keeps other tests away, and frees what they have left to be used again.
 fn alone() -> MutexGuard<'static, ()> {
@@ -84,38 +70,20 @@ fn count(old: usize, new: usize) {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// Memory is zeroed when it is handed out, so that all of a block may be read when it comes back.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(0, layout.size());
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(layout.size(), 0);
-        unsafe {
-            look_for_mark(block, layout);
-            System.dealloc(block, layout);
-        }
+        unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(layout.size(), size);
-        unsafe {
-            look_for_mark(block, layout);
-            let block = System.realloc(block, layout, size);
-            if !block.is_null() && size > layout.size() {
-                ptr::write_bytes(block.add(layout.size()), 0, size - layout.size());
-            }
-            block
-        }
-    }
-}
-
-unsafe fn look_for_mark(block: *mut u8, layout: Layout) {
-    let bytes = unsafe { slice::from_raw_parts(block, layout.size()) };
-    if bytes.len() >= MARK.len() && bytes.windows(MARK.len()).any(|window| window == MARK) {
-        MARKS_FREED.fetch_add(1, Ordering::SeqCst);
+        unsafe { System.realloc(block, layout, size) }
     }
 }
 
@@ -620,222 +588,4 @@ fn a_reader_of_go_streams_holds_what_has_arrived_and_then_one_chunk() {
     block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap();
     assert!(since.peak() <= MIB + 8 * KIB, "{}", since.peak());
     assert!(HELD.get() - before < 4 * KIB as isize, "nothing is kept at the end");
-}
-
-/// Gives what it has, and is pending for ever.
-struct Stalled<'a>(&'a [u8]);
-
-impl AsyncRead for Stalled<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.0.is_empty() { Poll::Pending } else { Pin::new(&mut self.0).poll_read(cx, buf) }
-    }
-}
-
-/// Runs something with a plaintext full of marks; no mark may be in any memory that it frees.
-fn assert_wipes(what: &str, run: impl FnOnce(&[u8])) {
-    let plaintext = MARK.repeat(8000);
-    MARKS_FREED.store(0, Ordering::SeqCst);
-    run(&plaintext);
-    agcm::trim_memory();
-    assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 0, "{what}");
-    drop(plaintext);
-    assert_eq!(MARKS_FREED.load(Ordering::SeqCst), 1, "the test sees what it looks for");
-}
-
-/// Forgets what is the test's own.
-fn zeroize(mut bytes: Vec<u8>) {
-    bytes.fill(0);
-    std::hint::black_box(&bytes);
-}
-
-/// Takes this much of what a reader has.
-fn consume(reader: &mut (impl AsyncBufRead + Unpin), mut left: usize) {
-    while left > 0 {
-        let n = block_on(reader.fill_buf()).unwrap().len().min(left);
-        reader.consume(n);
-        left -= n;
-    }
-}
-
-#[test]
-fn secrets_are_wiped_before_their_memory_is_freed() {
-    let _alone = alone();
-    let key = Key::generate();
-    assert_wipes("a writer, dropped", |plaintext| {
-        let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
-        block_on(writer.write_all(&plaintext[..1000])).unwrap();
-    });
-    assert_wipes("a writer, finished", |plaintext| {
-        let mut writer = EncryptWriter::new(tokio::io::sink(), &key);
-        block_on(async {
-            writer.write_all(plaintext).await.unwrap();
-            writer.finish().await.unwrap();
-        });
-    });
-    // Short frames first, so that what the buffer has grown to is too small for those that follow.
-    let irregular = |plaintext: &[u8]| {
-        let (mut encryptor, prelude) = Encryptor::start(&key, &EncryptOptions::new()).unwrap();
-        let mut stream = Vec::with_capacity(300_000);
-        stream.extend_from_slice(&prelude);
-        encryptor.seal(&plaintext[..100], &mut stream).unwrap();
-        encryptor.seal(&plaintext[..CHUNK], &mut stream).unwrap();
-        encryptor.seal(&plaintext[..1000], &mut stream).unwrap();
-        stream.extend_from_slice(&encryptor.finish());
-        stream
-    };
-    assert_wipes("a reader of Go streams, dropped or at its end", |plaintext| {
-        // A short chunk first, so that the buffer has to grow.
-        let chunks: [&[u8]; 3] = [&plaintext[..100], &plaintext[..CHUNK], &plaintext[..1000]];
-        let stream = go_stream(key.expose_bytes(), [7; 12], u32::try_from(CHUNK).unwrap(), &chunks);
-        for wanted in [10, 120, CHUNK, CHUNK + 1100] {
-            let mut reader = GoReader::new(&stream[..], &key);
-            consume(&mut reader, wanted);
-        }
-    });
-    assert_wipes("a reader, dropped", |plaintext| {
-        let stream = irregular(plaintext);
-        for wanted in [10, 100, 120, CHUNK, CHUNK + 500] {
-            let mut reader = DecryptReader::new(&stream[..], &key);
-            consume(&mut reader, wanted);
-        }
-    });
-    assert_wipes("a reader, at its end", |plaintext| {
-        let stream = irregular(plaintext);
-        let mut reader = DecryptReader::new(&stream[..], &key);
-        block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap();
-    });
-    assert_wipes("a reader, failed", |plaintext| {
-        let mut stream = irregular(plaintext);
-        let last = stream.len() - 1;
-        stream[last] ^= 1;
-        let mut reader = DecryptReader::new(&stream[..], &key);
-        block_on(tokio::io::copy_buf(&mut reader, &mut tokio::io::sink())).unwrap_err();
-    });
-    assert_wipes("a pulling encryptor, dropped", |plaintext| {
-        let mut reader = EncryptReader::new((&plaintext[..1000]).chain(tokio::io::repeat(7)), &key);
-        block_on(reader.fill_buf()).unwrap();
-        reader.consume(5);
-        let mut reader = EncryptReader::new(Stalled(&plaintext[..1000]), &key);
-        let _ = Pin::new(&mut reader).poll_fill_buf(&mut Context::from_waker(Waker::noop()));
-    });
-    assert_wipes("a pushed decryptor, dropped, failed and at its end", |plaintext| {
-        let stream = irregular(plaintext);
-        for written in [150, 250, CHUNK, stream.len() - 1, stream.len()] {
-            let mut writer = DecryptWriter::new(tokio::io::sink(), &key);
-            block_on(writer.write_all(&stream[..written])).unwrap();
-        }
-        for written in [CHUNK, stream.len()] {
-            let mut writer = DecryptWriter::new(tokio::io::sink(), &key);
-            let _ = block_on(async {
-                writer.write_all(&stream[..written]).await?;
-                writer.shutdown().await
-            });
-        }
-    });
-    assert_wipes("a seeking reader, dropped and failed", |plaintext| {
-        let mut stream = irregular(plaintext);
-        for damaged in [false, true] {
-            for at in [0, 50, 150, CHUNK, CHUNK + 500] {
-                let mut reader = block_on(SeekReader::open(io::Cursor::new(&stream), &key)).unwrap();
-                block_on(async {
-                    reader.seek(io::SeekFrom::Start(at as u64)).await.unwrap();
-                    let read = reader.read_u8().await;
-                    assert!(damaged || read.is_ok());
-                    reader.rewind().await.unwrap();
-                    reader.read_u8().await.unwrap();
-                });
-            }
-            stream[80 + 120 + 500] ^= 1;
-        }
-    });
-    assert_wipes("ranges that failed, or of which only a part was wanted", |plaintext| {
-        let stream = irregular(plaintext);
-        let reader = block_on(RangeReader::open(bytes::Bytes::copy_from_slice(&stream), &key)).unwrap();
-        for (start, end) in [(5, 12), (95, 103), (50_000, 50_010), (CHUNK + 90, CHUNK + 103)] {
-            assert!(!block_on(reader.read_range(start as u64..end as u64)).unwrap().is_empty());
-        }
-        let mut damaged = stream.clone();
-        damaged[80 + 120 + CHUNK + 20 + 500] ^= 1;
-        let reader = block_on(RangeReader::open(bytes::Bytes::from(damaged), &key)).unwrap();
-        block_on(reader.read_range(0..reader.len())).unwrap_err();
-    });
-    assert_wipes("a writer, dropped while its chunk is sealed elsewhere", |plaintext| {
-        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
-        let (release, busy) = mpsc::channel::<()>();
-        runtime.spawn_blocking(move || busy.recv().unwrap_err());
-        runtime.block_on(async {
-            let options = EncryptOptions::new().chunk_size(MIB).unwrap();
-            let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &options);
-            for piece in plaintext.chunks(CHUNK).cycle().take(20) {
-                let mut cx = Context::from_waker(Waker::noop());
-                let _ = Pin::new(&mut writer).poll_write(&mut cx, piece);
-            }
-        });
-        drop(release);
-    });
-    assert_wipes("several workers: finished, failed, and dropped while they work", |plaintext| {
-        let plain = plaintext.repeat(20);
-        let sealing = EncryptOptions::new().workers(2);
-        let opening = DecryptOptions::new().workers(2);
-        // Its end waits for whatever is still away.
-        let runtime = runtime();
-        let mut stream = runtime.block_on(async {
-            let mut writer = EncryptWriter::with_options(Vec::with_capacity(4 * MIB), &key, &sealing);
-            writer.write_all(&plain).await.unwrap();
-            writer.flush_chunk().await.unwrap();
-            writer.shutdown().await.unwrap();
-            writer.into_inner()
-        });
-        runtime.block_on(async {
-            let mut writer = EncryptWriter::with_options(tokio::io::sink(), &key, &sealing);
-            writer.write_all(&plain).await.unwrap();
-            let mut reader = EncryptReader::with_options(&plain[..], &key, &sealing);
-            reader.fill_buf().await.unwrap();
-            for taken in [10, CHUNK + 10, plain.len() / 2, plain.len()] {
-                let mut reader = DecryptReader::with_options(&stream[..], &key, &opening);
-                let mut left = taken;
-                while left > 0 {
-                    let n = reader.fill_buf().await.unwrap().len().min(left);
-                    reader.consume(n);
-                    left -= n;
-                }
-                let _ = Pin::new(&mut reader).poll_fill_buf(&mut Context::from_waker(Waker::noop()));
-            }
-            stream[2 * MIB] ^= 1;
-            let mut reader = DecryptReader::with_options(&stream[..], &key, &opening);
-            tokio::io::copy_buf(&mut reader, &mut tokio::io::sink()).await.unwrap_err();
-        });
-        drop(runtime);
-        // This one is an allocation of its own, and no secret here.
-        zeroize(plain);
-    });
-    assert_wipes("a file, encrypted and decrypted", |plaintext| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name| folder.path().join(name);
-        std::fs::write(path("plain"), plaintext).unwrap();
-        let runtime = Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            agcm::encrypt_file(path("plain"), path("sealed"), &key).await.unwrap();
-            agcm::decrypt_file(path("sealed"), path("again"), &key).await.unwrap();
-            let sealed = std::fs::read(path("sealed")).unwrap();
-            std::fs::write(path("cut"), &sealed[..sealed.len() - 1]).unwrap();
-            agcm::decrypt_file(path("cut"), path("never"), &key).await.unwrap_err();
-        });
-    });
-    assert_wipes("keys, wherever they are", |_| {
-        let key = Key::from_bytes(KEY);
-        let ring: KeyRing = [key.clone(), key.clone()].into_iter().collect();
-        let mut writer = EncryptWriter::new(Vec::new(), &key);
-        block_on(writer.shutdown()).unwrap();
-        drop((EncryptWriter::new((), &key), DecryptReader::new(&b""[..], &ring), FrameEncoder::new(&key)));
-        drop((EncryptReader::new((), &key), DecryptWriter::new((), &ring)));
-        agcm::decrypt(&ring, &writer.into_inner()).unwrap();
-        Key::try_from(&KEY[..]).unwrap();
-    });
-    assert_wipes("a one-shot, failed", |plaintext| {
-        let mut stream = irregular(plaintext);
-        let last = stream.len() - 1;
-        stream[last] ^= 1;
-        DecryptOptions::new().decrypt(&key, &stream).unwrap_err();
-    });
 }

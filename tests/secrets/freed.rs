@@ -353,7 +353,7 @@ fn readers_that_encrypt_at_their_end_and_dropped_at_each_stage() {
     }
 }
 
-/// What may become of a stream on its way, and whether its end is reached.
+/// What may become of a stream on its way, and another one in its place.
 fn damages(stream: &[u8], chunk_size: usize) -> Vec<Vec<u8>> {
     let mut damaged = vec![stream.to_vec(), stream[..stream.len() - 1].to_vec(), stream[..stream.len() / 2].to_vec()];
     for at in [85, 80 + chunk_size + 20 + 10, stream.len() - 45, stream.len() - 5] {
@@ -361,6 +361,8 @@ fn damages(stream: &[u8], chunk_size: usize) -> Vec<Vec<u8>> {
         changed[at] ^= 1;
         damaged.push(changed);
     }
+    // A short frame first, so that what a buffer has grown to is too small for those that follow.
+    damaged.push(stream_of(chunk_size, &[100, chunk_size, 1000]));
     damaged
 }
 
