@@ -424,12 +424,7 @@ impl OpenQueue {
     /// Whether the stream was whole, whatever came after it, and all of it was taken.
     pub(crate) fn is_complete(&self) -> bool {
         let ended = self.decryptor.is_complete() || matches!(self.decryptor.error(), Some(Error::TrailingData { .. }));
-        let is_taken = match self.opened.len() {
-            0 => true,
-            1 => self.opened.front().is_some_and(|batch| batch.plaintext.is_empty()),
-            _ => false,
-        };
-        ended && self.found == 0 && is_taken
+        ended && self.found == 0 && self.opened.is_empty()
     }
 
     /// What was opened and not handed out yet: authentic, but a prefix only until [`Next::End`].

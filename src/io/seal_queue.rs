@@ -86,7 +86,7 @@ impl SealQueue {
     pub(crate) fn ready(&self) -> &[u8] {
         match self.sealed.front() {
             Some(batch) => batch.pending(),
-            None if self.filling.as_ref().is_some_and(SealBatch::has_frame_pending) => self.released(),
+            None if self.filling.as_ref().is_some_and(SealBatch::has_frame) => self.released(),
             None => &[],
         }
     }
@@ -389,8 +389,8 @@ impl SealBatch {
         &self.buf[self.sent..self.sealed]
     }
 
-    fn has_frame_pending(&self) -> bool {
-        self.sealed > self.prelude && self.sent < self.sealed
+    fn has_frame(&self) -> bool {
+        self.sealed > self.prelude
     }
 
     fn advance(&mut self, n: usize) {
@@ -469,7 +469,10 @@ impl SealBatch {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::{format::MAX_PLAINTEXT_LEN, random};
+    use crate::{
+        format::{MAX_FRAMES, MAX_PLAINTEXT_LEN},
+        random,
+    };
 
     fn queue() -> SealQueue {
         SealQueue::new(&Key::from_bytes([7; 32]), &EncryptOptions::new().chunk_size(16).unwrap())
@@ -502,12 +505,27 @@ mod tests {
         assert_eq!(queue.fill(&[7; 40]), Ok(16));
         queue.advance(36);
         assert_eq!(queue.fill(&[7; 40]), Err(Error::StreamTooLong));
+        assert_eq!(queue.fill(&[7; 5]), Err(Error::StreamTooLong));
         assert_eq!(queue.filled(), 0);
         assert_eq!(queue.fill(&[7; 3]), Ok(3));
         assert_eq!(queue.fill(&[7; 2]), Err(Error::StreamTooLong));
         assert_eq!(queue.fill(&[7; 1]), Ok(1));
         queue.finish();
         assert_eq!(queue.ready().len(), 24 + FINAL_FRAME_LEN);
+    }
+
+    #[test]
+    fn the_first_byte_of_a_frame_too_many_is_not_taken() {
+        let mut queue = queue();
+        queue.start().unwrap();
+        queue.skip_to(0, MAX_FRAMES - 1);
+        assert_eq!(queue.fill(&[7; 16]), Ok(16));
+        queue.advance(PRELUDE_LEN + 36);
+        for len in [1, 16] {
+            assert_eq!(queue.fill(&[7; 16][..len]), Err(Error::StreamTooLong));
+        }
+        queue.finish();
+        assert_eq!(queue.ready().len(), FINAL_FRAME_LEN);
     }
 
     #[test]

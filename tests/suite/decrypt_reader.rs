@@ -11,10 +11,12 @@ use futures::executor::block_on;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::{
-    drive::{poll_once, poll_read, read_to_end},
+    drive::{busy_runtime, poll_once, poll_read, read_to_end},
     script::{Op, Reader, Script},
     vectors::plaintext,
 };
+
+const MIB: usize = 1024 * 1024;
 
 fn stream(key: &Key, len: usize) -> Vec<u8> {
     EncryptOptions::new().chunk_size(16).unwrap().encrypt(key, &plaintext(len))
@@ -270,7 +272,6 @@ fn a_ring_opens_the_streams_of_any_of_its_keys() {
 /// Large frames are opened by a task elsewhere; every cut and some damage there must show as everywhere else.
 #[tokio::test]
 async fn large_frames_fail_as_small_ones_do() {
-    const MIB: usize = 1024 * 1024;
     let key = Key::generate();
     let plain = plaintext(2 * MIB + 100);
     let whole = EncryptOptions::new().chunk_size(MIB).unwrap().encrypt(&key, &plain);
@@ -294,6 +295,26 @@ async fn large_frames_fail_as_small_ones_do() {
             assert_eq!(result.as_ref().err().and_then(Error::from_io), expected);
             assert!(read == plain[..released]);
         }
+    }
+}
+
+#[test]
+fn large_frames_are_opened_off_the_async_threads_even_if_there_is_room_for_them() {
+    let key = Key::generate();
+    for chunk_size in [MIB, MIB + 1] {
+        let plain = plaintext(2 * chunk_size);
+        let stream = EncryptOptions::new().chunk_size(chunk_size).unwrap().encrypt(&key, &plain);
+        let mut reader = DecryptReader::new(&stream[..], &key);
+        let (runtime, release) = busy_runtime();
+        runtime.block_on(async {
+            for _ in 0..2 {
+                assert!(poll_read(&mut reader, plain.len()).is_pending());
+            }
+            drop(release);
+            let mut read = vec![0; plain.len()];
+            reader.read_exact(&mut read).await.unwrap();
+            assert!(read == plain);
+        });
     }
 }
 

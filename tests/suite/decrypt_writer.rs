@@ -323,13 +323,32 @@ async fn the_write_that_completes_a_bad_large_frame_fails_itself() {
     let (mut stream, plain) = large(&key);
     let second = 80 + MIB + 20;
     stream[second + 5] ^= 1;
-    let mut writer = scripted(&key, Script::default());
     let expected = Error::Corrupt { frame: 1, at: second as u64 };
     let end = second + MIB + 20;
-    writer.write_all(&stream[..end - 1]).await.unwrap();
-    assert_eq!(stream_error(writer.write(&stream[end - 1..]).await), expected);
-    assert_eq!(stream_error(writer.shutdown().await), expected);
-    assert!(writer.into_inner().data == plain[..MIB]);
+    // Its last byte comes with what follows, or is where the slice ends.
+    for last in [&stream[end - 1..], &stream[end - 1..end]] {
+        let mut writer = scripted(&key, Script::default());
+        writer.write_all(&stream[..end - 1]).await.unwrap();
+        assert_eq!(stream_error(writer.write(last).await), expected);
+        assert_eq!(stream_error(writer.shutdown().await), expected);
+        assert!(writer.into_inner().data == plain[..MIB]);
+    }
+}
+
+#[tokio::test]
+async fn large_frames_may_come_in_pieces_of_any_size() {
+    let key = Key::generate();
+    let (stream, plain) = large(&key);
+    for piece in [MIB / 3, MIB + 20] {
+        let mut writer = scripted(&key, Script::default());
+        let (prelude, frames) = stream.split_at(80);
+        writer.write_all(prelude).await.unwrap();
+        for piece in frames.chunks(piece) {
+            writer.write_all(piece).await.unwrap();
+        }
+        writer.shutdown().await.unwrap();
+        assert!(writer.into_inner().data == plain);
+    }
 }
 
 /// The write of a large frame's last byte was dropped while the frame was opened elsewhere. Nothing was taken, by all that the

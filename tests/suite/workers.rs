@@ -739,6 +739,43 @@ fn what_was_shown_stays_until_it_is_consumed() {
 }
 
 #[test]
+fn while_an_opened_batch_is_taken_nothing_is_read() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, CHUNK, 5 * BATCH);
+    let inner = Reader::new(&stream.bytes, Script::default());
+    let mut reader = DecryptReader::with_options(inner, &key, &opening(2));
+    runtime().block_on(async {
+        let mut read = vec![0; 2 * CHUNK];
+        // The first frame is opened by itself.
+        reader.read_exact(&mut read).await.unwrap();
+        let polls = reader.get_ref().polls;
+        for _ in 2..20 {
+            reader.read_exact(&mut read[..CHUNK]).await.unwrap();
+        }
+        assert_eq!(reader.get_ref().polls, polls);
+        reader.read_to_end(&mut read).await.unwrap();
+        assert!(reader.get_ref().polls > polls);
+    });
+}
+
+/// What a batch holds of an irregular stream may be a little less than what it has room for.
+#[test]
+fn where_the_next_frame_would_not_fit_into_a_batch_it_goes_into_another_one() {
+    let key = Key::generate();
+    // There is room for two of these in a batch, and for the word behind them.
+    let chunk = 500_000;
+    for more in 0..10 {
+        let lens = [chunk, chunk / 2, chunk / 2 - 20 + more, chunk, chunk, chunk, 1];
+        let stream = Stream::of_frames(&key, chunk, &lens);
+        runtime().block_on(async {
+            let (opened, result, _) = open(&key, &stream.bytes[..], &opening(2), false).await;
+            result.unwrap();
+            assert!(opened == stream.plaintext);
+        });
+    }
+}
+
+#[test]
 fn frames_that_were_shown_do_not_go_away_again_to_be_sealed_with_others() {
     let key = Key::generate();
     let plain = plaintext(2 * BATCH);
