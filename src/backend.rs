@@ -99,4 +99,13 @@ mod tests {
         let expected = if cfg!(feature = "aws-lc-rs") { "aws-lc-rs" } else { "aes-gcm" };
         assert!(backend().name().starts_with(expected));
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn it_knows_what_the_processor_has() {
+        let features = backend().cpu_features();
+        assert_eq!(features.contains(&"aes"), std::arch::is_x86_feature_detected!("aes"));
+        let known = ["aes", "pclmulqdq", "vaes", "vpclmulqdq", "avx2", "avx512f"];
+        assert!(features.iter().all(|feature| known.contains(feature)), "{features:?}");
+    }
 }

@@ -307,7 +307,7 @@ impl Index {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::format::ChunkSize;
+    use crate::{encrypt::Encryptor, format::ChunkSize, key::Key, options::EncryptOptions};
 
     /// The places of a stream whose frames hold 3, 4, 3, 4 and so on bytes.
     fn places(frames: usize) -> Vec<Tally> {
@@ -318,6 +318,62 @@ mod tests {
             places.push(place);
         }
         places
+    }
+
+    /// A stream of chunks of 1000 bytes that holds 250 bytes a frame on the whole: 270 bytes of stream.
+    fn stream() -> ByOffset {
+        let key = Key::from_bytes([7; 32]);
+        let options = EncryptOptions::new().chunk_size(1000).unwrap();
+        let (encryptor, prelude) = Encryptor::start(&key, &options).unwrap();
+        let end = encryptor.finish();
+        let len = STREAM_OVERHEAD as u64;
+        let stream = ByOffset::open(len, [&prelude, &end], &(&key).into(), &DecryptOptions::new()).unwrap();
+        ByOffset { trailer: Trailer { total: 1_000_000, frames: 4000, uniform: false }, ..stream }
+    }
+
+    /// A place, and the one after so many frames of this length.
+    fn way(frames: usize, len: usize) -> (Tally, Tally) {
+        let mut first = stream().start();
+        (0..5).for_each(|_| first.add(100));
+        let mut place = first;
+        (0..frames).for_each(|_| place.add(len));
+        (first, place)
+    }
+
+    #[test]
+    fn a_walk_reads_in_blocks_where_frames_are_small() {
+        let mut stream = stream();
+        let average = usize::try_from(stream.end_of_data() / 4000).unwrap();
+        assert_eq!(average, 270);
+        assert_eq!(stream.walk_len(4 * average + 4), 4 * average + 4);
+        assert_eq!(stream.walk_len(4 * average + 3), WALK_LEN);
+        assert_eq!(stream.walk_len(usize::MAX), MAX_WALK_LEN);
+        stream.trailer.frames = 10;
+        assert_eq!(stream.walk_len(usize::MAX), WALK_LEN);
+    }
+
+    #[test]
+    fn a_guess_is_as_long_as_frames_were_and_not_much_longer_than_the_plaintext() {
+        let stream = stream();
+        let start = stream.start();
+        // Nothing is known of the way: as dense as the whole stream, and one chunk more than there is plaintext.
+        assert_eq!(stream.guess_end(&start, &start, 1000), start.end() + 1080 + 290);
+        assert_eq!(stream.guess_end(&start, &start, 10_000), start.end() + 10_000 + 1020);
+        // The frames on the way were longer than they are on the whole, or shorter.
+        let (first, place) = way(500, 400);
+        let guess = stream.guess_end(&first, &place, place.total() + 100_000);
+        assert_eq!(guess, place.end() + 108_000 + 290);
+        let (first, place) = way(200, 50);
+        let guess = stream.guess_end(&first, &place, place.total() + 20_000);
+        assert_eq!(guess, place.end() + 28_000 + 290);
+        // They were so short that there would be more of the rest than of the plaintext and of the way.
+        let (first, place) = way(100, 10);
+        let guess = stream.guess_end(&first, &place, place.total() + 10_000);
+        assert_eq!(guess, place.end() + 10_000 + 3000);
+        // No less than a walk would take, and not beyond the data.
+        assert_eq!(stream.guess_end(&first, &place, place.total() + 1), place.end() + WALK_LEN as u64);
+        let (first, place) = way(3995, 250);
+        assert_eq!(stream.guess_end(&first, &place, 1_000_000), stream.end_of_data());
     }
 
     #[test]
@@ -366,6 +422,16 @@ mod tests {
         places.iter().for_each(|place| unconfirmed.note(*place));
         unconfirmed.doubt(Error::Truncated { at: 0 });
         assert_eq!(unconfirmed.around(10_000).0.frames(), 0);
+    }
+
+    #[test]
+    fn what_contradicts_the_index_wins_where_it_does_not_keep_every_place_too() {
+        let places = places(5000);
+        let mut index = Index::new(places[0]);
+        places.iter().for_each(|place| index.note(*place));
+        assert_eq!(index.stride, 8);
+        index.note(places[2399].after(1));
+        assert_eq!(index.places.last().map(Tally::frames), Some(2400));
     }
 
     #[test]

@@ -109,9 +109,14 @@ fn take(len: usize) -> Option<Vec<u8>> {
     Some(kept.remove(i))
 }
 
-/// Keeps a buffer, which is all zeroes, in the place of the oldest ones if there are too many.
+/// Keeps a buffer, which is all zeroes.
 fn keep(buffer: Vec<u8>) {
-    let mut kept = kept();
+    let freed = put(&mut kept(), buffer);
+    drop(freed);
+}
+
+/// Puts a buffer behind those that are kept, and takes the oldest out if they are too many.
+fn put(kept: &mut Vec<Vec<u8>>, buffer: Vec<u8>) -> Vec<Vec<u8>> {
     let mut held = buffer.capacity() + kept.iter().map(Vec::capacity).sum::<usize>();
     let superfluous = kept.iter().take_while(|oldest| {
         let is_too_much = held > MOST;
@@ -121,10 +126,9 @@ fn keep(buffer: Vec<u8>) {
         is_too_much
     });
     let superfluous = superfluous.count();
-    let freed: Vec<_> = kept.drain(..superfluous).collect();
+    let freed = kept.drain(..superfluous).collect();
     kept.push(buffer);
-    drop(kept);
-    drop(freed);
+    freed
 }
 
 /// Nothing panics while it holds this lock.
@@ -161,7 +165,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_the_latest_stays() {
+    fn the_oldest_go_and_no_more_of_them_than_have_to() {
+        let mut kept = Vec::new();
+        for _ in 0..4 {
+            assert!(put(&mut kept, Vec::with_capacity(MOST / 4)).is_empty());
+        }
+        let capacities = |buffers: &[Vec<u8>]| buffers.iter().map(Vec::capacity).collect::<Vec<_>>();
+        assert_eq!(capacities(&put(&mut kept, Vec::with_capacity(SHORT))), [MOST / 4]);
+        assert_eq!(capacities(&kept), [MOST / 4, MOST / 4, MOST / 4, SHORT]);
+        assert_eq!(capacities(&put(&mut kept, Vec::with_capacity(MOST / 2))), [MOST / 4; 2]);
+        assert_eq!(capacities(&kept), [MOST / 4, SHORT, MOST / 2]);
+        assert_eq!(put(&mut kept, Vec::with_capacity(MOST)).len(), 3);
+        assert_eq!(capacities(&kept), [MOST]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
         let buffers: Vec<_> = (0..4).map(|_| Buffer::zeroed(len(1))).collect();
         drop(buffers);
         assert!(kept().iter().map(Vec::capacity).sum::<usize>() <= MOST);

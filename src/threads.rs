@@ -70,12 +70,34 @@ impl Drop for Helper {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::num::NonZeroUsize;
+    use std::{
+        num::NonZeroUsize,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
     fn workers(n: usize) -> Workers {
         Workers::chosen(NonZeroUsize::new(n))
+    }
+
+    #[test]
+    fn helpers_are_fewer_than_cores_and_are_given_back() {
+        // Other tests have some too, for a while.
+        let soon = |what: &str, has_come: &dyn Fn() -> bool| {
+            let start = Instant::now();
+            while !has_come() {
+                assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+                thread::yield_now();
+            }
+        };
+        let limit = available_parallelism() - 1;
+        soon("no helper", &|| {
+            let helpers: Vec<_> = Helper::take(limit + 5).collect();
+            assert!(helpers.len() <= limit);
+            helpers.len() >= limit.min(1)
+        });
+        soon("not given back", &|| HELPERS.load(Relaxed) == 0);
     }
 
     #[test]

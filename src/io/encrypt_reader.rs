@@ -207,8 +207,10 @@ impl<R> fmt::Debug for EncryptReader<R> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::{sync::mpsc, task::Waker};
+
     use futures::executor::block_on;
-    use tokio::io::AsyncReadExt;
+    use tokio::{io::AsyncReadExt, runtime::Builder};
 
     use super::*;
     use crate::{error::Error, format::MAX_PLAINTEXT_LEN, options::DecryptOptions, random};
@@ -237,6 +239,31 @@ mod tests {
                 assert_eq!(Error::from_io(&error), Some(Error::StreamTooLong));
             }
             assert_eq!(stream.len(), 80 + 36, "what was full before, and no end");
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_elsewhere_comes_before_the_error_that_the_stream_is_too_long() {
+        const CHUNK: usize = 600_000;
+        let options = EncryptOptions::new().chunk_size(CHUNK).unwrap().workers(2);
+        // The input ends behind the limit, or fills a chunk there.
+        for len in [2 * CHUNK - 1, 2 * CHUNK] {
+            let plaintext = vec![7; len];
+            let mut reader = EncryptReader::with_options(&plaintext[..], &Key::generate(), &options);
+            reader.queue.start().unwrap();
+            reader.queue.skip_to(MAX_PLAINTEXT_LEN - (2 * CHUNK as u64 - 2), 0);
+            let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+            let (release, busy) = mpsc::channel::<()>();
+            runtime.spawn_blocking(move || busy.recv().unwrap_err());
+            runtime.block_on(async {
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(Pin::new(&mut reader).poll_fill_buf(&mut cx).is_pending());
+                drop(release);
+                let mut stream = Vec::new();
+                let error = reader.read_to_end(&mut stream).await.unwrap_err();
+                assert_eq!(Error::from_io(&error), Some(Error::StreamTooLong));
+                assert_eq!(stream.len(), 80 + CHUNK + 20);
+            });
         }
     }
 

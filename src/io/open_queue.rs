@@ -509,8 +509,8 @@ impl OpenBatch {
     fn consume(&mut self, n: usize) {
         assert!(n <= self.plaintext.len(), "no more can be consumed than there is");
         self.plaintext.start += n;
-        self.taken |= n > 0;
-        if n > 0 && self.plaintext.is_empty() {
+        self.taken = true;
+        if self.plaintext.is_empty() {
             self.show_next();
         }
     }

@@ -456,18 +456,26 @@ impl SealBatch {
         }
     }
 
-    /// Seals a chunk that was not filled in.
+    /// Seals a chunk that was not filled in, the only one there is room for.
     fn seal_from(&mut self, permit: Permit, chunk: &[u8]) {
         let end = self.sealed + permit.frames_len();
         permit.seal_from(chunk, &mut self.buf[self.sealed..end]);
         self.sealed = end;
-        self.chunks -= 1;
+        self.chunks = 0;
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::{
+        future::poll_fn,
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::mpsc,
+    };
+
+    use tokio::runtime::Builder;
+
     use super::*;
     use crate::{
         format::{MAX_FRAMES, MAX_PLAINTEXT_LEN},
@@ -526,6 +534,29 @@ mod tests {
         }
         queue.finish();
         assert_eq!(queue.ready().len(), FINAL_FRAME_LEN);
+    }
+
+    #[test]
+    fn what_is_sealed_here_does_not_leave_before_what_is_being_sealed_elsewhere() {
+        const CHUNK: usize = 400_000;
+        let options = EncryptOptions::new().chunk_size(CHUNK).unwrap().workers(2);
+        let mut queue = SealQueue::new(&Key::from_bytes([7; 32]), &options);
+        queue.start().unwrap();
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let (release, busy) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || busy.recv().unwrap_err());
+        runtime.block_on(async {
+            assert_eq!(queue.fill(&[7; 2 * CHUNK]), Ok(2 * CHUNK), "a batch");
+            assert_eq!(queue.fill(&[7; CHUNK]), Ok(CHUNK));
+            queue.seal_full_chunks();
+            assert!(queue.released().is_empty() && queue.ready().is_empty());
+            catch_unwind(AssertUnwindSafe(|| queue.advance(1))).unwrap_err();
+            drop(release);
+            let first = poll_fn(|cx| queue.poll_sealed(cx).map_ok(<[u8]>::len)).await.unwrap();
+            assert_eq!(first, PRELUDE_LEN + 2 * (CHUNK + FRAME_OVERHEAD));
+            queue.advance(first);
+            assert_eq!(queue.ready().len(), CHUNK + FRAME_OVERHEAD);
+        });
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl SeekBuffer {
     pub(crate) fn plaintext(&self, position: u64) -> &[u8] {
         let skip = position.checked_sub(self.place.total()).and_then(|skip| usize::try_from(skip).ok());
         match (&self.front, skip) {
-            (Front::Opened, Some(skip)) if skip < self.len => &self.there()[WORD_LEN..][skip..self.len],
+            (Front::Opened, Some(skip)) => self.there()[WORD_LEN..][..self.len].get(skip..).unwrap_or_default(),
             _ => &[],
         }
     }

@@ -73,6 +73,8 @@ fn nothing_that_holds_a_key_shows_it() {
         &ranges.stream(0..3).unwrap(),
         &FrameEncoder::new(&key),
         &FrameDecoder::new(&key),
+        &agcm::ProgressReader::new((), None, |_| {}),
+        &agcm::ProgressWriter::new((), None, |_| {}),
     ];
     for value in shown {
         let debug = format!("{value:?} {value:#?}");

@@ -164,6 +164,7 @@ fn writes_of_several_slices_count_as_well() {
     let told = Told::default();
     let mut writer = ProgressWriter::new(Vec::new(), None, told.callback());
     assert!(writer.is_write_vectored());
+    assert!(!ProgressWriter::new(Writer::default(), None, |_| {}).is_write_vectored());
     block_on(writer.write_vectored(&[std::io::IoSlice::new(b"abc"), std::io::IoSlice::new(b"de")])).unwrap();
     assert_eq!(told.last(), (5, None));
 }

@@ -96,6 +96,7 @@ fn every_offset_and_length_of_every_small_stream() {
         let reader = open(&key, &stream.bytes);
         let len = stream.plaintext.len();
         assert_eq!((reader.len(), reader.is_empty()), (len as u64, len == 0));
+        assert_eq!((reader.chunk_size(), reader.is_uniform()), (stream.chunk_size, stream.is_uniform()));
         for start in 0..=len {
             for end in (start..=len).rev() {
                 let range = read(&reader, start..end).unwrap();
@@ -124,6 +125,7 @@ fn ranges_are_checked() {
         let error = block_on(reader.read_range(range.clone())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(Error::from_io(&error), Some(expected));
+        assert_eq!(error.to_string().contains("ends before it starts"), range.start > range.end, "{error}");
         assert_eq!(reader.stream(range).unwrap_err(), expected);
     }
     let empty = open(&key, &Stream::uniform(&key, 16, 0).bytes);
@@ -618,12 +620,15 @@ fn short_reads_are_errors_and_a_source_that_shrank_is_truncated() {
     assert_eq!(read(&reader, 0..16).unwrap(), plaintext(16));
     assert_eq!(stream_error(read(&reader, 0..17)), Error::Truncated { at: 120 });
 
-    let source = Source::tampering(&stream, |number, bytes| match number {
-        2 => Err(ErrorKind::UnexpectedEof.into()),
-        _ => Ok(bytes),
-    });
-    let reader = block_on(RangeReader::open(source, &key)).unwrap();
-    assert_eq!(read(&reader, 0..16).unwrap_err().kind(), ErrorKind::Other, "it is as long as it was");
+    // The source's last bytes, and some in the middle.
+    for failing in [1, 2] {
+        let source = Source::tampering(&stream, move |number, bytes| match number == failing {
+            true => Err(ErrorKind::UnexpectedEof.into()),
+            false => Ok(bytes),
+        });
+        let error = block_on(async { RangeReader::open(source, &key).await?.read_range(0..16).await }).unwrap_err();
+        assert_eq!((error.kind(), Error::from_io(&error)), (ErrorKind::Other, None), "it is as long as it was");
+    }
 }
 
 #[test]
@@ -686,8 +691,12 @@ fn long_ranges_are_opened_off_the_async_threads() {
     let plain = plaintext(3 * MIB);
     let source = Bytes::from(EncryptOptions::new().chunk_size(100_000).unwrap().encrypt(&key, &plain));
     let reader = block_on(RangeReader::open(source, &key)).unwrap();
+    // What is sealed is a mebibyte, and not a byte more.
+    let source = Bytes::from(EncryptOptions::new().chunk_size(MIB - 20).unwrap().encrypt(&key, &plain));
+    let shortest = block_on(RangeReader::open(source, &key)).unwrap();
     let (runtime, release) = busy_runtime();
     runtime.block_on(async {
+        assert!(poll_once(shortest.read_range(5..6)).is_pending());
         // A short one has to wait for nobody.
         assert!(reader.read_range(5..900_000).await.unwrap() == plain[5..900_000]);
         let mut long = Box::pin(reader.read_range(5..2_000_000));

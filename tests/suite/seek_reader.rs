@@ -48,6 +48,7 @@ fn every_offset_and_length_of_every_small_stream() {
         let mut reader = open(&key, &stream.bytes);
         let len = stream.plaintext.len();
         assert_eq!((reader.len(), reader.is_empty()), (len as u64, len == 0));
+        assert_eq!((reader.chunk_size(), reader.is_uniform()), (stream.chunk_size, stream.is_uniform()));
         for start in 0..=len {
             for end in (start..=len).rev() {
                 let read = read_at(&mut reader, start, end - start).unwrap();
@@ -479,6 +480,41 @@ fn an_inner_reader_that_goes_elsewhere_is_an_error() {
         let error = block_on(reader.read_u8()).unwrap_err();
         assert_eq!((error.kind(), Error::from_io(&error)), (ErrorKind::Other, None));
     }
+}
+
+/// Says that its end is further on.
+#[derive(Debug)]
+struct Longer(Cursor<Vec<u8>>, u64);
+
+impl tokio::io::AsyncRead for Longer {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncSeek for Longer {
+    fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> std::io::Result<()> {
+        self.1 = if matches!(to, SeekFrom::End(_)) { 10 } else { 0 };
+        AsyncSeek::start_seek(Pin::new(&mut self.0), to)
+    }
+
+    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<u64>> {
+        let off_by = self.1;
+        Pin::new(&mut self.0).poll_complete(cx).map_ok(|at| at + off_by)
+    }
+}
+
+#[test]
+fn a_source_that_becomes_shorter_while_it_is_opened_is_truncated_there() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, 16, 60).bytes;
+    let expected = Error::Truncated { at: stream.len() as u64 };
+    let opened = block_on(SeekReader::open(Longer(Cursor::new(stream), 0), &key));
+    assert_eq!(stream_error(opened.map(drop)), expected);
 }
 
 #[test]

@@ -581,14 +581,16 @@ fn a_flush_that_was_pending_goes_on() {
 #[test]
 fn what_leaves_together_leaves_in_one_write() {
     let key = Key::generate();
-    let mut writer = EncryptWriter::with_options(Writer::default(), &key, &sealing(CHUNK, 2));
-    block_on(async {
-        for piece in plaintext(2 * BATCH + CHUNK + 5).chunks(77_777) {
-            writer.write_all(piece).await.unwrap();
-        }
-        writer.shutdown().await.unwrap();
-    });
-    assert_eq!(writer.get_ref().writes, [80 + BATCH + 400, BATCH + 400, CHUNK + 5 + 40 + 37]);
+    for piece in [77_777, CHUNK] {
+        let mut writer = EncryptWriter::with_options(Writer::default(), &key, &sealing(CHUNK, 2));
+        block_on(async {
+            for piece in plaintext(2 * BATCH + CHUNK + 5).chunks(piece) {
+                writer.write_all(piece).await.unwrap();
+            }
+            writer.shutdown().await.unwrap();
+        });
+        assert_eq!(writer.get_ref().writes, [80 + BATCH + 400, BATCH + 400, CHUNK + 5 + 40 + 37]);
+    }
     // And so does the end, with a batch that was full.
     let mut writer = EncryptWriter::with_options(Writer::default(), &key, &sealing(CHUNK, 2));
     block_on(async {
@@ -741,21 +743,64 @@ fn what_was_shown_stays_until_it_is_consumed() {
 #[test]
 fn while_an_opened_batch_is_taken_nothing_is_read() {
     let key = Key::generate();
-    let stream = Stream::uniform(&key, CHUNK, 5 * BATCH);
-    let inner = Reader::new(&stream.bytes, Script::default());
+    let stream = Stream::uniform(&key, CHUNK, 3 * BATCH);
+    // The first frame, which is opened by itself, and a batch.
+    let (end, _) = stream.start_of(21);
+    let mut inner = Reader::new(&stream.bytes[..end], Script::default());
+    let inner = Stalling { inner: &mut inner, stalled: false };
     let mut reader = DecryptReader::with_options(inner, &key, &opening(2));
     runtime().block_on(async {
         let mut read = vec![0; 2 * CHUNK];
-        // The first frame is opened by itself.
         reader.read_exact(&mut read).await.unwrap();
-        let polls = reader.get_ref().polls;
-        for _ in 2..20 {
+        // More has come meanwhile.
+        reader.get_mut().inner.data = &stream.bytes[end..];
+        let polls = reader.get_ref().inner.polls;
+        for _ in 2..21 {
             reader.read_exact(&mut read[..CHUNK]).await.unwrap();
+            assert_eq!(reader.get_ref().inner.polls, polls);
         }
-        assert_eq!(reader.get_ref().polls, polls);
+        reader.get_mut().stalled = true;
+        read.clear();
         reader.read_to_end(&mut read).await.unwrap();
-        assert!(reader.get_ref().polls > polls);
+        assert!(read == stream.plaintext[21 * CHUNK..]);
     });
+}
+
+#[test]
+fn a_batch_goes_on_being_filled_while_another_one_is_sealed() {
+    let key = Key::generate();
+    let plain = plaintext(3 * BATCH);
+    // A batch and three chunks, nothing, and then all the rest.
+    let source = Reader::new(&plain, Script::once([[Op::Some(CHUNK); 23].as_slice(), &[Op::Stall]].concat()));
+    let mut reader = EncryptReader::with_options(source, &key, &sealing(CHUNK, 2));
+    let (runtime, release) = busy_runtime();
+    runtime.block_on(async {
+        assert!(poll_once(reader.fill_buf()).is_pending());
+        drop(release);
+        for len in [80 + BATCH + 400, BATCH + 400] {
+            assert_eq!(reader.fill_buf().await.unwrap().len(), len);
+            reader.consume(len);
+        }
+    });
+}
+
+#[test]
+fn while_a_sealed_batch_is_taken_nothing_is_read() {
+    let key = Key::generate();
+    let plain = plaintext(3 * BATCH);
+    // A batch, nothing, and then all the rest.
+    let source = Reader::new(&plain, Script::once([[Op::Some(CHUNK); 20].as_slice(), &[Op::Pending]].concat()));
+    let mut reader = EncryptReader::with_options(source, &key, &sealing(CHUNK, 2));
+    let mut stream = vec![0; 80 + BATCH + 400];
+    // Where there is no runtime, it is sealed at once.
+    block_on(async {
+        for piece in stream.chunks_mut(CHUNK) {
+            reader.read_exact(piece).await.unwrap();
+            assert_eq!(reader.get_ref().polls, 21, "as long as there was something, and no more");
+        }
+        reader.read_to_end(&mut stream).await.unwrap();
+    });
+    assert_holds(&key, &stream, &uniform(plain.len(), CHUNK), &plain);
 }
 
 /// What a batch holds of an irregular stream may be a little less than what it has room for.
