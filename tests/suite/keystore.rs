@@ -426,7 +426,8 @@ fn storing_that_is_dropped_is_done_or_not() {
     let keys = store(&folder);
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
-        assert!(poll_once(keys.store("db", &counting())).is_pending());
+        // It may be over already.
+        let _ = poll_once(keys.store("db", &counting()));
         tokio::task::spawn_blocking(|| ()).await.unwrap();
         if !keys.list().await.unwrap().is_empty() {
             assert_eq!(keys.retrieve("db").await.unwrap(), counting());

@@ -5,7 +5,7 @@ use futures::executor::block_on;
 use serde_json::Value;
 
 use crate::{
-    drive::{OtherTask, poll_once, read_to_end, stream_error},
+    drive::{OtherTask, busy_runtime, poll_once, read_to_end, stream_error},
     reference::{go_stream, word},
     script::{Op, Reader, Script},
     vectors::plaintext,
@@ -105,18 +105,22 @@ fn streams_made_here_are_those_of_the_go_library() {
     }
 }
 
-#[tokio::test]
-async fn large_chunks_are_opened_elsewhere() {
+#[test]
+fn large_chunks_are_opened_elsewhere() {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
     let (key, plain) = (Key::generate(), plaintext(3_000_000));
     let chunks: Vec<&[u8]> = plain.chunks(1024 * 1024).collect();
     let stream = go_stream(key.expose_bytes(), [7; 12], 1024 * 1024, &chunks);
     let mut reader = GoReader::new(&stream[..], &key);
-    assert!(poll_once(reader.fill_buf()).is_pending());
-    let mut read = Vec::new();
-    reader.read_to_end(&mut read).await.unwrap();
-    assert!(read == plain);
+    let (runtime, release) = busy_runtime();
+    runtime.block_on(async {
+        assert!(poll_once(reader.fill_buf()).is_pending());
+        drop(release);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).await.unwrap();
+        assert!(read == plain);
+    });
 }
 
 #[test]
@@ -262,8 +266,18 @@ fn an_error_is_sticky_and_a_wrong_key_looks_like_a_damaged_first_chunk() {
         let (read, result) = read_to_end(&mut reader);
         let error = result.unwrap_err();
         assert_eq!((read, Error::from_io(&error)), (vec![], Some(Error::KeyMismatch)));
-        assert!(error.to_string().contains("looks the same"), "{error}");
+        assert!(error.to_string().contains("looks the same there"), "{error}");
     }
+}
+
+#[test]
+fn damage_is_said_to_be_in_a_stream_of_the_go_library() {
+    let stream = of_16_chunks();
+    let mut bytes = stream.bytes.to_vec();
+    bytes[24 + 84 + 10] ^= 1;
+    let error = read_to_end(&mut GoReader::new(&bytes[..], &stream.key)).1.unwrap_err();
+    assert_eq!(Error::from_io(&error), Some(Error::Corrupt { frame: 1, at: 24 + 84 }));
+    assert!(error.to_string().starts_with("chunk 1 of this stream of the Go library, at byte 108,"), "{error}");
 }
 
 #[test]

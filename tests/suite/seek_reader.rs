@@ -194,6 +194,16 @@ fn opening_takes_two_small_reads_and_a_byte_one_frame() {
 }
 
 #[test]
+fn reads_that_give_little_add_up_to_the_frame_and_no_more() {
+    let key = Key::generate();
+    let stream = Stream::uniform(&key, 16, 20);
+    let mut reader = open_scripted(&key, &stream.bytes, Script::repeat([Op::Some(10)]));
+    let before = reader.get_ref().read;
+    assert_eq!(read_at(&mut reader, 17, 1).unwrap(), stream.plaintext[17..18]);
+    assert_eq!(reader.get_ref().read - before, 24);
+}
+
+#[test]
 fn reading_on_needs_no_seek_and_no_byte_twice() {
     let key = Key::generate();
     for frames in [&[16; 50][..], &[16, 3, 16, 16, 9, 1, 16, 16]] {
