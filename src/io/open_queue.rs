@@ -515,3 +515,38 @@ impl OpenBatch {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{key::Key, oneshot::encrypt};
+
+    /// Whoever opens frames at that place goes past whatever the queue has.
+    #[test]
+    fn there_is_a_place_only_behind_a_trusted_frame_and_while_nothing_waits() {
+        fn read(queue: &mut OpenQueue, input: &mut &[u8]) -> Next {
+            loop {
+                match queue.next(true).unwrap() {
+                    Next::Read if !input.is_empty() => *input = &input[queue.fill(input)..],
+                    next => return next,
+                }
+            }
+        }
+        let key = Key::generate();
+        let stream = encrypt(&key, &[7; 200_000]);
+        let (mut prelude, mut frames) = stream.split_at(80);
+        let mut queue = OpenQueue::of_one_frame((&key).into(), &DecryptOptions::new(), Trailing::Leave);
+        assert!(queue.place().is_none());
+        assert!(matches!(read(&mut queue, &mut prelude), Next::Read));
+        assert!(queue.place().is_none(), "no frame has authenticated");
+        for end in [80 + 65_556, 80 + 2 * 65_556] {
+            assert!(matches!(read(&mut queue, &mut frames), Next::Open(65_536)));
+            assert!(queue.place().is_none(), "a frame was found");
+            queue.open_here();
+            assert!(queue.place().is_none(), "a frame was opened");
+            queue.consume(65_536);
+            assert_eq!(queue.place().map(|place| place.at()), Some(end));
+        }
+    }
+}
