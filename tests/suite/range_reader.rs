@@ -186,6 +186,22 @@ fn an_irregular_stream_is_walked_once_and_then_known() {
 }
 
 #[test]
+fn a_known_place_far_behind_a_range_does_not_make_it_longer() {
+    let key = Key::generate();
+    let frames: Vec<usize> = (0..2100).map(|i| 1000 + i % 3).collect();
+    let stream = Stream::of_frames(&key, 2000, &frames);
+    let reader = block_on(RangeReader::open(Source::new(&stream.bytes), &key)).unwrap();
+    // Of so many frames, every fourth is remembered.
+    read(&reader, 0..stream.plaintext.len()).unwrap();
+    reader.get_ref().take_reads();
+    let (at, start) = stream.start_of(401);
+    assert_eq!(read(&reader, start + 5..start + 6).unwrap(), stream.plaintext[start + 5..start + 6]);
+    let reads = reader.get_ref().take_reads();
+    let read: u64 = reads.iter().filter(|read| read.start >= at as u64).map(|read| read.end - read.start).sum();
+    assert!((1022..1100).contains(&read), "{reads:?}");
+}
+
+#[test]
 fn all_of_a_stream_is_a_few_reads_even_if_its_frames_are_small_or_badly_guessed() {
     let key = Key::generate();
     let small: Vec<usize> = (0..5000).map(|i| 1 + i % 7).collect();
