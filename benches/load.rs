@@ -167,6 +167,8 @@ async fn all_at_once(streams: usize, row: &Row) -> Seen {
                 (Box::new(near), Box::new(far))
             }
         };
+        // Of a chunk, to be in the middle of one on either side.
+        let half = if row.sealed { chunk / 2 } else { 0 };
         let (mut writer, mut reader): (Writer, Reader) = if row.sealed {
             let writer = EncryptWriter::with_options(near, &key, &options);
             (Box::new(writer), Box::new(DecryptReader::new(far, &key)))
@@ -175,7 +177,7 @@ async fn all_at_once(streams: usize, row: &Row) -> Seen {
         };
         let barriers = [all_are_in_the_middle.clone(), looked_at.clone()];
         tasks.spawn(async move {
-            let first = LENGTH / 4 + chunk / 2;
+            let first = LENGTH / 4 + half;
             send(&mut writer, stream as u64, 0..first).await.expect("the other end reads");
             writer.flush().await.expect("the other end reads"); // all but the half of a chunk
             for barrier in barriers {
@@ -188,7 +190,7 @@ async fn all_at_once(streams: usize, row: &Row) -> Seen {
         let arrived = arrived.clone();
         tasks.spawn(async move {
             // A part of a chunk stays where it was opened.
-            let first = LENGTH / 4 - chunk / 2;
+            let first = LENGTH / 4 - half;
             receive(&mut reader, stream as u64, 0..first, &arrived[stream]).await.expect("all arrives");
             for barrier in barriers {
                 barrier.wait().await;
