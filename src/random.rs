@@ -1,7 +1,8 @@
 //! Random bytes, straight from the operating system for every call.
 //!
-//! Nothing is ever buffered in user space: a forked process or a restored virtual machine would hand the same bytes out
-//! twice, and start two streams with one nonce.
+//! Nothing is kept here for later: a forked process or a restored virtual machine would hand the same bytes out twice, and start
+//! two streams with one nonce. (Where the C library asks the kernel's code in user space, as glibc 2.41 does on Linux 6.11, the kernel sees
+//! to that.)
 
 use std::io;
 

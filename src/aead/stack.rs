@@ -15,17 +15,23 @@ pub(super) const FRAME_DEPTH: usize = 3 * 1024;
 
 /// Does some work, and wipes what it has left on the stack, down to this depth.
 pub(super) fn then_wipe_stack<const DEPTH: usize, T>(work: impl FnOnce() -> T) -> T {
-    // The two begin at one place of the stack, so neither may become a part of its caller.
+    // Not a part of its caller, so that it begins where the wipe will begin.
     #[inline(never)]
     fn apart<T>(work: impl FnOnce() -> T) -> T {
         work()
     }
+
+    // Also if the work panics.
+    let _wiped_afterwards = Wipe::<DEPTH>;
+    apart(work)
+}
+
+struct Wipe<const DEPTH: usize>;
+
+impl<const DEPTH: usize> Drop for Wipe<DEPTH> {
+    // It begins where the work began, so it must not become a part of its caller either.
     #[inline(never)]
-    fn wipe<const DEPTH: usize>() {
+    fn drop(&mut self) {
         black_box(&mut [0u8; DEPTH]);
     }
-
-    let result = apart(work);
-    wipe::<DEPTH>();
-    result
 }

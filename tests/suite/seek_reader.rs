@@ -585,6 +585,17 @@ fn a_stream_behind_something_else() {
     });
 }
 
+/// A file refuses to go where no file can end.
+#[tokio::test]
+async fn nobody_is_sent_where_nothing_can_be_read() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), Key::generate());
+    let path = folder.path().join("sealed");
+    std::fs::write(&path, agcm::encrypt(&key, b"plain")).unwrap();
+    let file = tokio::fs::File::open(&path).await.unwrap();
+    let result = SeekReader::open_at(file, u64::MAX, &key, &DecryptOptions::new()).await;
+    assert_eq!(stream_error(result), Error::Truncated { at: 0 });
+}
+
 #[tokio::test]
 async fn a_file_that_is_busy_with_a_read_that_was_dropped() {
     let folder = tempfile::tempdir().unwrap();
