@@ -89,12 +89,12 @@
 //!   on both sides.
 //! * 32 random bytes per stream (nonce and salt): among 2^64 streams under one key, two agree with probability 2^-129
 //!   (birthday bound, (2^64)² / 2 / 2^256).
-//! * Confidentiality: one stream of 4 PiB is σ = 2^48 blocks, which gives an attacker an advantage of at most σ²/2^129 = 2^-33
+//! * Confidentiality: one stream of 4 PiB is σ = 2^48 blocks, which gives an attacker an advantage of about σ²/2^129 = 2^-33
 //!   (the PRP/PRF switching bound for AES in counter mode, as in [IRTF AEAD limits], section 5.1). Advantages add up over
 //!   the streams of a key, each under its own stream key, so keep the sum of σ² under 2^96: one such stream, or 2^32 streams of
 //!   64 GiB.
 //! * One attempt to forge a frame succeeds with probability at most about 2^-108 (the polynomial hash over the 655 360 blocks
-//!   of a 10 MiB frame; [NIST SP 800-38D], appendix C).
+//!   of a 10 MiB frame; [NIST SP 800-38D], appendix B).
 //! * To make one stream that opens under two keys or contexts costs about 2^128 steps (a collision in the 32-byte
 //!   commitment).
 //!
