@@ -741,10 +741,10 @@ fn key_stores_and_snapshots() {
     let path = |name: &str| folder.path(name);
     // The keys of snapshots are made by the library: they are known once it is done.
     let keys = DirKeyStore::new(path("keys"));
-    let runtime = runtime();
-    runtime.block_on(keys.store("known", &key())).unwrap();
+    runtime().block_on(keys.store("known", &key())).unwrap();
+    // Its end waits for what somebody gave up on.
     assert_wipes("a key store", needles(), |_| {
-        runtime.block_on(async {
+        runtime().block_on(async {
             let key = keys.retrieve("known").await.unwrap();
             keys.store("another", &key).await.unwrap();
             keys.store("another", &key).await.unwrap_err();
@@ -755,7 +755,7 @@ fn key_stores_and_snapshots() {
         });
     });
     let (made, blocks) = watch(|| {
-        runtime.block_on(async {
+        runtime().block_on(async {
             agcm::encrypt_snapshot(&plain, path("snapshot"), &keys, "id").await.unwrap();
             agcm::restore_snapshot(path("snapshot"), path("restored"), &keys, "id").await.unwrap();
             agcm::restore_snapshot(path("snapshot"), path("never"), &keys, "known").await.unwrap_err();
@@ -764,7 +764,7 @@ fn key_stores_and_snapshots() {
         agcm::trim_memory();
         std::fs::read(path("snapshot"))
     });
-    let key = runtime.block_on(keys.retrieve("id")).unwrap();
+    let key = runtime().block_on(keys.retrieve("id")).unwrap();
     aside(move || {
         let mut needles = Needles::new(&[*key.expose_bytes(), KEY]).with_context(b"id");
         assert!(needles.add_stream(&made.unwrap()));
