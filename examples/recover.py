@@ -31,7 +31,7 @@ class Source:
             check(piece, "Truncated", f"the input ends in {where}, byte {self.at}")
             data += piece
             self.at += len(piece)
-        return data
+        return bytes(data)  # cryptography 38, of Debian 12, takes nothing else
 
 def read_prelude(source, keys, context):
     for byte in b"AGCM":  # one at a time, because two wrong bytes are BadMagic, not Truncated
