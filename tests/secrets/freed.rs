@@ -353,6 +353,18 @@ fn readers_that_encrypt_at_their_end_and_dropped_at_each_stage() {
     }
 }
 
+/// Takes so much of what a reader has, or until it ends or fails.
+async fn take(reader: &mut (impl AsyncBufRead + Unpin), mut left: usize) {
+    while let (true, Ok(bytes)) = (left > 0, reader.fill_buf().await) {
+        let n = bytes.len().min(left);
+        left -= n;
+        if n == 0 {
+            break;
+        }
+        reader.consume(n);
+    }
+}
+
 /// What may become of a stream on its way, and another one in its place.
 fn damages(stream: &[u8], chunk_size: usize) -> Vec<Vec<u8>> {
     let mut damaged = vec![stream.to_vec(), stream[..stream.len() - 1].to_vec(), stream[..stream.len() / 2].to_vec()];
@@ -378,15 +390,7 @@ fn readers_that_decrypt_at_their_end_dropped_and_failed() {
                     let runtime = runtime();
                     runtime.block_on(async {
                         let mut reader = DecryptReader::with_options(&input[..], key(), &options);
-                        let mut left = wanted;
-                        while let (true, Ok(bytes)) = (left > 0, reader.fill_buf().await) {
-                            let n = bytes.len().min(left);
-                            left -= n;
-                            if n == 0 {
-                                break;
-                            }
-                            reader.consume(n);
-                        }
+                        take(&mut reader, wanted).await;
                     });
                     drop(runtime);
                     kept.stream(stream.clone());
@@ -590,15 +594,7 @@ fn streams_of_the_go_library() {
                     runtime.block_on(async {
                         let ring: KeyRing = [Key::from_bytes(OTHER), key()].into_iter().collect();
                         let mut reader = GoReader::new(&stream[..stream.len() - cut], ring);
-                        let mut left = wanted;
-                        while let (true, Ok(bytes)) = (left > 0, reader.fill_buf().await) {
-                            let n = bytes.len().min(left);
-                            left -= n;
-                            if n == 0 {
-                                break;
-                            }
-                            reader.consume(n);
-                        }
+                        take(&mut reader, wanted).await;
                     });
                 });
             }
