@@ -1,21 +1,131 @@
 //! Streams as frames, for `tokio_util::codec`: `Sink` and `Stream` of [`Frame`].
 //!
-//! A connection carries any number of streams in a row. The encoder never merges items or holds one back; the decoder stays
-//! failed after an error, because [`FramedRead`](tokio_util::codec::FramedRead) would go on behind it.
+//! A connection carries any number of streams in a row: [`framed`] for both directions of it, [`framed_write`] and
+//! [`framed_read`] for one. They are [`Framed`], [`FramedWrite`] and [`FramedRead`] with buffers that suit these frames.
+//!
+//! The encoder never merges items or holds one back; the decoder stays failed after an error, because [`FramedRead`] would go
+//! on behind it.
 
 use std::{fmt, io};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio_util::codec::{Decoder, Encoder};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead, FramedWrite};
 
 use crate::{
     decrypt::{Decryptor, Step},
     encrypt::Encryptor,
-    format::FRAME_OVERHEAD,
+    format::{DEFAULT_CHUNK_SIZE, FRAME_OVERHEAD, PRELUDE_LEN, WORD_LEN, longest_frame},
     key::{Key, KeyRing},
     offload::note_work,
     options::{DecryptOptions, EncryptOptions, Trailing},
 };
+
+/// From so many bytes on, what was encoded is written before more is: four chunks of the default size.
+const WRITE_LEN: usize = 4 * DEFAULT_CHUNK_SIZE;
+
+/// What a read buffer of `tokio_util` has at the least, in bytes.
+const LEAST_READ_LEN: usize = 8 * 1024;
+
+/// Writes [`Frame`]s to `inner`, several in one write: a [`FramedWrite`] with a write buffer for them.
+///
+/// As it comes, [`FramedWrite`] flushes before each item as soon as 8 KiB are buffered, which is at every frame of 64 KiB. This
+/// one waits for 256 KiB: items of 64 KiB are written and flushed four at a time, shorter ones as many as make up that much, and
+/// longer ones one by one. (`set_backpressure_boundary` chooses another length.) What was `feed` is held until then, or until it
+/// is flushed: `flush`, `close` and `send` leave nothing behind.
+///
+/// The buffer begins with 8 KiB and grows with what is written, to at most twice 256 KiB and the longest item together; it
+/// holds sealed frames only.
+///
+/// ```
+/// use agcm::{Key, codec::{Frame, FrameEncoder, framed_write}};
+/// use futures::SinkExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let key = Key::generate();
+/// let mut frames = framed_write(Vec::new(), FrameEncoder::new(&key)); // or half of a TCP connection
+/// frames.feed(Frame::Data("row 1\n".into())).await?;
+/// frames.feed(Frame::Data("row 2\n".into())).await?;
+/// frames.feed(Frame::End).await?;
+/// frames.close().await?;
+/// assert_eq!(agcm::decrypt(&key, frames.get_ref())?, b"row 1\nrow 2\n");
+/// # Ok(())
+/// # }
+/// ```
+pub fn framed_write<W: AsyncWrite>(inner: W, encoder: FrameEncoder) -> FramedWrite<W, FrameEncoder> {
+    let mut frames = FramedWrite::new(inner, encoder);
+    frames.set_backpressure_boundary(WRITE_LEN);
+    frames
+}
+
+/// Reads [`Frame`]s from `inner`, a whole one or many short ones in one read: a [`FramedRead`] with a read buffer for them.
+///
+/// The buffer has room for the start of a stream and a frame of 64 KiB (together 65 640 bytes), or of the longest that
+/// [`DecryptOptions::max_chunk_size`] admits if that is less, but never less than the 8 KiB of [`FramedRead`]. Longer frames make
+/// it grow: with what arrives until a frame has authenticated, so never on the word of a header, and from then on by all of the
+/// next frame at once.
+///
+/// `Data` is handed out where it arrived. As long as it is kept, so is the buffer that it lies in: what is to be kept for long,
+/// and is short, is better copied out of it.
+///
+/// ```
+/// use agcm::{DecryptOptions, Key, codec::{Frame, FrameDecoder, framed_read}};
+/// use futures::TryStreamExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let key = Key::generate();
+/// # let input = agcm::EncryptOptions::new().chunk_size(4096)?.encrypt(&key, b"some rows");
+/// // Many connections, of which each is to cost little: no chunks over 4 KiB, and a buffer of 8 KiB.
+/// let options = DecryptOptions::new().max_chunk_size(4096)?;
+/// let mut frames = framed_read(&input[..], FrameDecoder::with_options(&key, &options));
+/// assert_eq!(frames.try_next().await?, Some(Frame::Data("some rows".into())));
+/// assert_eq!(frames.try_next().await?, Some(Frame::End));
+/// # Ok(())
+/// # }
+/// ```
+pub fn framed_read<R: AsyncRead>(inner: R, decoder: FrameDecoder) -> FramedRead<R, FrameDecoder> {
+    let len = decoder.read_len();
+    FramedRead::with_capacity(inner, decoder, len)
+}
+
+/// Both directions of a connection: a [`Framed`] with the buffers of [`framed_write`] and [`framed_read`].
+///
+/// See [`FrameCodec`] for why each direction has a context of its own.
+///
+/// ```
+/// use agcm::{DecryptOptions, EncryptOptions, Key};
+/// use agcm::codec::{Frame, FrameCodec, FrameDecoder, FrameEncoder, framed};
+/// use futures::{SinkExt, TryStreamExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let key = Key::generate();
+/// # let (client, server) = tokio::io::duplex(1024);
+/// let codec = |sending: &str, receiving: &str| {
+///     Ok::<_, agcm::Error>(FrameCodec::new(
+///         FrameEncoder::with_options(&key, &EncryptOptions::new().context(sending)?),
+///         FrameDecoder::with_options(&key, &DecryptOptions::new().context(receiving)?),
+///     ))
+/// };
+/// let mut client = framed(client, codec("to server", "to client")?);
+/// let mut server = framed(server, codec("to client", "to server")?);
+///
+/// client.feed(Frame::Data("question".into())).await?;
+/// client.send(Frame::End).await?;
+/// assert_eq!(server.try_next().await?, Some(Frame::Data("question".into())));
+/// # Ok(())
+/// # }
+/// ```
+pub fn framed<T: AsyncRead + AsyncWrite>(inner: T, codec: FrameCodec) -> Framed<T, FrameCodec> {
+    let read = BytesMut::with_capacity(codec.decoder.read_len());
+    let mut frames = Framed::new(inner, codec);
+    // The capacity that `Framed` can be made with would be that of the write buffer too, before anything is written.
+    *frames.read_buffer_mut() = read;
+    frames.set_backpressure_boundary(WRITE_LEN);
+    frames
+}
 
 /// An item of a framed connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +153,7 @@ impl From<Bytes> for Frame {
 ///
 /// Sealing is done within the call, whatever the length of an item: send pieces of some 64 KiB rather than one of a gigabyte.
 /// A codec cannot give way to other tasks by itself; the connection does that for it, if it is one of Tokio's, after some 1 MiB.
-/// [`FramedWrite`](tokio_util::codec::FramedWrite) and [`Framed`](tokio_util::codec::Framed) flush before an item as soon as
-/// 8 KiB are buffered, which is at every such piece. Raise their `set_backpressure_boundary` to a few chunks to have fewer,
-/// larger writes.
+/// Make the connection by [`framed_write`] or [`framed`]: [`FramedWrite::new`] would flush at every such piece.
 ///
 /// ```
 /// use agcm::{Key, codec::{Frame, FrameEncoder}};
@@ -134,20 +242,19 @@ impl fmt::Debug for FrameEncoder {
 /// After an error every call returns the same error. With [`Trailing::Reject`] there is exactly one stream, and nothing may
 /// follow it.
 ///
-/// Decoders read ahead, so a [`FramedRead`](tokio_util::codec::FramedRead) may hold bytes that belong to what follows the
-/// last stream: take them from its `into_parts`. Where that matters, [`DecryptReader`](crate::DecryptReader) never does it.
+/// Decoders read ahead, so a [`FramedRead`] may hold bytes that belong to what follows the last stream: take them from its
+/// `into_parts`. Where that matters, [`DecryptReader`](crate::DecryptReader) never does it.
 ///
 /// ```
-/// use agcm::{Key, codec::{Frame, FrameDecoder}};
+/// use agcm::{Key, codec::{Frame, FrameDecoder, framed_read}};
 /// use futures::TryStreamExt;
-/// use tokio_util::codec::FramedRead;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::io::Result<()> {
 /// let key = Key::generate();
 /// let input = [agcm::encrypt(&key, b"one"), agcm::encrypt(&key, b"two")].concat();
 ///
-/// let frames = FramedRead::new(&input[..], FrameDecoder::new(&key));
+/// let frames = framed_read(&input[..], FrameDecoder::new(&key));
 /// let frames: Vec<Frame> = frames.try_collect().await?;
 /// assert_eq!(frames, [Frame::Data("one".into()), Frame::End, Frame::Data("two".into()), Frame::End]);
 /// # Ok(())
@@ -177,6 +284,13 @@ impl FrameDecoder {
         // Where there is to be exactly one stream, an input without any is cut as well.
         let begun = options.trailing == Some(Trailing::Reject);
         Self { keys, options: options.clone(), stream, begun }
+    }
+
+    /// How long a read buffer is to be at the start, in bytes: for what a first read may bring of a stream whose chunks are not
+    /// longer than the default, if they may be that long.
+    fn read_len(&self) -> usize {
+        let chunk_size = DEFAULT_CHUNK_SIZE.min(self.options.max_chunk_size.get());
+        LEAST_READ_LEN.max(PRELUDE_LEN + longest_frame(chunk_size) + WORD_LEN)
     }
 }
 
@@ -225,7 +339,7 @@ impl Decoder for FrameDecoder {
     }
 }
 
-/// Both directions of a connection, for [`Framed`](tokio_util::codec::Framed).
+/// Both directions of a connection, for [`framed`].
 ///
 /// ```
 /// use agcm::{DecryptOptions, EncryptOptions, Key};

@@ -22,7 +22,7 @@
 //! | a stream, and no key | to know what it is | [`inspect()`] |
 //! | work that takes long | to see how far it is | [`FileOptions::progress`], [`ProgressReader`], [`ProgressWriter`] |
 //! | a stream of the Go library Harpocrates | to read it once more | [`legacy::GoReader`] |
-//! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec`] with [`tokio_util::codec::Framed`] |
+//! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec::framed`] |
 //! | a slice in memory | a `Vec` | [`encrypt()`], [`decrypt()`] |
 //! | synchronous code, or I/O of my own | only the cryptography | [`Encryptor`], [`Decryptor`] |
 //!

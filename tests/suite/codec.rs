@@ -2,7 +2,7 @@
 
 use agcm::{
     DecryptOptions, EncryptOptions, Encryptor, Error, Key, Trailing,
-    codec::{Frame, FrameCodec, FrameDecoder, FrameEncoder},
+    codec::{Frame, FrameCodec, FrameDecoder, FrameEncoder, framed, framed_read, framed_write},
     decrypt,
 };
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,14 @@ use futures::{SinkExt, StreamExt, TryStreamExt, executor::block_on};
 use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead, FramedWrite};
 
-use crate::{encrypt_writer::frames, script::Writer, vectors::plaintext};
+use crate::{
+    encrypt_writer::frames,
+    script::{Op, Reader, Script, Writer},
+    vectors::plaintext,
+};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
 
 fn data(bytes: impl Into<Vec<u8>>) -> Frame {
     Frame::Data(Bytes::from(bytes.into()))
@@ -217,23 +224,160 @@ fn a_buffer_does_not_grow_on_the_word_of_a_frame() {
     assert!(input.capacity() <= before);
 }
 
-#[test]
-fn with_a_larger_backpressure_boundary_frames_are_not_flushed_one_by_one() {
-    for (boundary, flushes) in [(None, 10), (Some(16 * 65_536), 1)] {
-        let key = Key::generate();
-        let mut write = FramedWrite::new(Writer::default(), FrameEncoder::new(&key));
-        if let Some(boundary) = boundary {
-            write.set_backpressure_boundary(boundary);
+/// Writes so many items of the same length and an end, and closes: the inner writer, and how large the buffer was at the end.
+fn write_items(mut write: FramedWrite<Writer, FrameEncoder>, items: usize, len: usize) -> (Writer, usize) {
+    let item = data(plaintext(len));
+    block_on(async {
+        for _ in 0..items {
+            write.feed(item.clone()).await.unwrap();
         }
-        block_on(async {
-            for _ in 0..9 {
-                write.feed(data(plaintext(65_536))).await.unwrap();
-            }
-            write.send(Frame::End).await.unwrap();
-        });
-        assert_eq!(write.get_ref().flushes, flushes);
-        assert_eq!(frames(&write.get_ref().data), [65_536; 9]);
+        write.feed(Frame::End).await.unwrap();
+        write.close().await.unwrap();
+    });
+    let capacity = write.write_buffer().capacity();
+    (write.into_inner(), capacity)
+}
+
+fn chunks_of(len: usize, key: &Key) -> FrameEncoder {
+    FrameEncoder::with_options(key, &EncryptOptions::new().chunk_size(len).unwrap())
+}
+
+#[test]
+fn four_frames_of_64_kib_are_one_write_and_one_flush() {
+    let key = Key::generate();
+    let (plain, _) = write_items(FramedWrite::new(Writer::default(), FrameEncoder::new(&key)), 64, 64 * KIB);
+    assert_eq!((plain.writes.len(), plain.flushes), (65, 65), "so it is without");
+    let (written, capacity) = write_items(framed_write(Writer::default(), FrameEncoder::new(&key)), 64, 64 * KIB);
+    assert_eq!((written.writes.len(), written.flushes, written.closes), (17, 17, 1));
+    assert_eq!(written.writes[..2], [80 + 4 * 65_556, 4 * 65_556]);
+    assert_eq!(written.writes[16], 37);
+    assert_eq!(frames(&written.data), [64 * KIB; 64]);
+    assert!(capacity <= 2 * (256 + 64) * KIB, "{capacity}");
+}
+
+#[test]
+fn short_items_make_up_256_kib_and_long_ones_are_written_one_by_one() {
+    let key = Key::generate();
+    let (plain, _) = write_items(FramedWrite::new(Writer::default(), chunks_of(KIB, &key)), 1024, KIB);
+    assert_eq!(plain.writes.len(), 129, "so it is without");
+    let (written, capacity) = write_items(framed_write(Writer::default(), chunks_of(KIB, &key)), 1024, KIB);
+    let (last, full) = written.writes.split_last().unwrap();
+    assert_eq!((full.len(), written.flushes), (4, 5));
+    assert!(full.iter().all(|len| (256 * KIB..257 * KIB + 20).contains(len)), "{full:?}");
+    assert!(*last < 256 * KIB);
+    assert!(capacity <= 2 * 257 * KIB, "{capacity}");
+
+    let long = framed_write(Writer::default(), chunks_of(10 * MIB, &key));
+    let (written, capacity) = write_items(long, 3, 10 * MIB);
+    assert_eq!(written.writes, [80 + 10 * MIB + 20, 10 * MIB + 20, 10 * MIB + 20, 37]);
+    assert!(capacity <= 2 * (10 * MIB + 256 * KIB), "{capacity}");
+}
+
+#[test]
+fn what_is_fed_is_held_until_it_is_flushed_sent_or_closed() {
+    let key = Key::generate();
+    let mut write = framed_write(Writer::default(), FrameEncoder::new(&key));
+    block_on(async {
+        write.feed(data(plaintext(100))).await.unwrap();
+        write.feed(data(plaintext(64 * KIB))).await.unwrap();
+        assert_eq!(write.get_ref().polls, 0, "there is room");
+        write.flush().await.unwrap();
+        assert_eq!((write.get_ref().data.len(), write.get_ref().flushes), (80 + 120 + 65_556, 1));
+        write.send(data(*b"now")).await.unwrap();
+        assert_eq!((write.get_ref().data.len(), write.get_ref().flushes), (80 + 120 + 65_556 + 23, 2));
+        write.feed(Frame::End).await.unwrap();
+        write.close().await.unwrap();
+    });
+    assert_eq!(write.get_ref().closes, 1);
+    assert_eq!(decrypt(&key, &write.get_ref().data).unwrap().len(), 100 + 64 * KIB + 3);
+}
+
+/// A slow writer holds its sender back: no more is encoded than the boundary and an item.
+#[test]
+fn a_writer_that_takes_nothing_is_given_no_more_than_the_boundary() {
+    let key = Key::generate();
+    let mut write = framed_write(Writer::new(Script::repeat([Op::Stall])), FrameEncoder::new(&key));
+    let item = data(plaintext(64 * KIB));
+    let mut fed = 0;
+    while crate::drive::poll_once(write.feed(item.clone())).is_ready() {
+        fed += 1;
+        assert!(fed < 100, "without end");
     }
+    assert_eq!((fed, write.write_buffer().len()), (4, 80 + 4 * 65_556));
+}
+
+/// How often the inner reader was read until all frames were there or it was cut, and the largest the buffer was.
+fn read_items(mut read: FramedRead<Reader<'_>, FrameDecoder>) -> (usize, usize) {
+    let mut largest = read.read_buffer().capacity();
+    block_on(async {
+        while let Ok(Some(frame)) = read.try_next().await {
+            drop(frame);
+            largest = largest.max(read.read_buffer().capacity());
+        }
+    });
+    (read.get_ref().polls, largest)
+}
+
+#[test]
+fn a_read_brings_a_frame_of_64_kib_or_many_short_ones() {
+    let key = Key::generate();
+    // Reads for 1 MiB in chunks of this length: at least so many with `FramedRead` as it comes, at most so many here.
+    for (chunk, least, most) in [(64 * KIB, 20, 17), (KIB, 128, 18), (100, 140, 21)] {
+        let wire = EncryptOptions::new().chunk_size(chunk).unwrap().encrypt(&key, &plaintext(MIB));
+        let reader = || Reader::new(&wire, Script::default());
+        let (plain, _) = read_items(FramedRead::new(reader(), FrameDecoder::new(&key)));
+        let (reads, largest) = read_items(framed_read(reader(), FrameDecoder::new(&key)));
+        assert!(plain >= least && reads <= most, "{chunk}: {plain} and {reads}");
+        assert_eq!(largest, 80 + 65_556 + 4, "it never has to grow");
+    }
+}
+
+/// What is kept of it keeps its buffer, so there are more of them, and each is as large as the first.
+#[test]
+fn short_frames_arrive_many_at_a_time_while_all_of_them_are_kept() {
+    let key = Key::generate();
+    let wire = encode(&mut chunks_of(KIB, &key), [data(plaintext(MIB)), Frame::End]);
+    let mut read = framed_read(Reader::new(&wire, Script::default()), FrameDecoder::new(&key));
+    let kept: Vec<Frame> = block_on(read.by_ref().try_collect()).unwrap();
+    assert_eq!(kept.len(), 1025);
+    assert!(read.get_ref().polls <= 19, "{}", read.get_ref().polls);
+}
+
+#[test]
+fn a_read_buffer_has_the_length_that_own_options_give_it_and_no_header() {
+    let key = Key::generate();
+    let none = || Reader::new(b"", Script::default());
+    for (max, len) in [(4096, 8192), (32 * KIB, 80 + 32_788 + 4), (64 * KIB, 65_640), (10 * MIB, 65_640)] {
+        let options = DecryptOptions::new().max_chunk_size(max).unwrap();
+        let read = framed_read(none(), FrameDecoder::with_options(&key, &options));
+        assert_eq!(read.read_buffer().capacity(), len);
+    }
+    // The start of a frame of 10 MiB that may be a replay, and then one that is none.
+    let wire = EncryptOptions::new().chunk_size(10 * MIB).unwrap().encrypt(&key, &plaintext(20 * MIB));
+    let (_, largest) =
+        read_items(framed_read(Reader::new(&wire[..100 * KIB], Script::default()), FrameDecoder::new(&key)));
+    assert!(largest <= 2 * 100 * KIB, "{largest}");
+    let (reads, largest) = read_items(framed_read(Reader::new(&wire, Script::default()), FrameDecoder::new(&key)));
+    assert!(reads < 20 && largest <= 2 * (10 * MIB + 104), "{reads} reads, {largest}");
+}
+
+#[tokio::test]
+async fn both_directions_have_buffers_for_their_frames() {
+    let key = Key::generate();
+    let (near, far) = tokio::io::duplex(16 * MIB);
+    let codec = || FrameCodec::new(FrameEncoder::new(&key), FrameDecoder::new(&key));
+    let mut near = framed(near, codec());
+    assert_eq!((near.read_buffer().capacity(), near.write_buffer().capacity()), (65_640, 8192));
+    assert_eq!(near.backpressure_boundary(), 256 * KIB);
+    for _ in 0..4 {
+        near.feed(data(plaintext(64 * KIB))).await.unwrap();
+    }
+    assert_eq!(near.write_buffer().len(), 80 + 4 * 65_556, "all is held");
+    near.feed(Frame::End).await.unwrap();
+    assert_eq!(near.write_buffer().len(), 37, "four have left");
+    near.close().await.unwrap();
+    let received: Vec<Frame> = framed(far, codec()).try_collect().await.unwrap();
+    assert_eq!(received.len(), 5);
 }
 
 #[test]
