@@ -1,0 +1,6 @@
+//! What the services and programs here do, seen from outside.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod http;
+mod support;
