@@ -17,6 +17,7 @@ use crate::{
     },
     geometry,
     key::KeyRing,
+    observe,
     options::DecryptOptions,
 };
 
@@ -46,12 +47,18 @@ impl ByOffset {
     ///
     /// A stream that is too short, or that does not end in a final frame's word, was cut. Where it does, the frame must
     /// authenticate and agree with the length.
-    pub(crate) fn open(
-        len: u64,
-        [head, tail]: [&[u8]; 2],
-        keys: &KeyRing,
-        options: &DecryptOptions,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(len: u64, ends: [&[u8]; 2], keys: &KeyRing, options: &DecryptOptions) -> Result<Self, Error> {
+        let opened = Self::check(len, ends, keys, options);
+        match &opened {
+            Ok(Self { start, trailer, .. }) => {
+                observe::reader_opened(start.chunk_size().get(), trailer.total, trailer.frames, trailer.uniform);
+            }
+            Err(error) => observe::reader_failed(*error),
+        }
+        opened
+    }
+
+    fn check(len: u64, [head, tail]: [&[u8]; 2], keys: &KeyRing, options: &DecryptOptions) -> Result<Self, Error> {
         let truncated = Error::Truncated { at: len };
         let prelude = Prelude::parse(head, options.max_chunk_size)?.ok_or(truncated)?;
         let key = StreamKey::find(keys, &prelude, options.context.as_bytes())?;

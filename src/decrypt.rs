@@ -13,6 +13,7 @@ use crate::{
         Tally, WORD_LEN, Word,
     },
     key::KeyRing,
+    observe::{Direction, Watch},
     options::DecryptOptions,
 };
 
@@ -65,6 +66,7 @@ pub struct Decryptor {
     state: State,
     /// Where the next step begins, in bytes from the start of the stream.
     at: u64,
+    watch: Watch,
 }
 
 /// What [`Decryptor::open`] made of its input. Lengths are in bytes.
@@ -115,7 +117,8 @@ impl Decryptor {
     /// [`Step::End`] are given to [`open`](Self::open), which will call them [`Error::TrailingData`].
     #[must_use]
     pub fn new(keys: impl Into<KeyRing>, options: &DecryptOptions) -> Self {
-        Self { state: State::Start { keys: keys.into(), options: options.clone() }, at: 0 }
+        let state = State::Start { keys: keys.into(), options: options.clone() };
+        Self { state, at: 0, watch: Watch::new(Direction::Decrypt) }
     }
 
     /// Takes the next step; the plaintext of a data frame is appended to `out`.
@@ -171,7 +174,8 @@ impl Decryptor {
     }
 
     /// Takes the next step, but opens no data frame: goes on behind it as if it were authentic. Whoever has deferred frames must
-    /// open them all before anything that was said behind them counts, and [fail](Self::fail) the stream if one is bad.
+    /// open them all before anything that was said behind them counts, say [how far](Self::reached) they were, and
+    /// [fail](Self::fail) the stream if one is bad.
     pub(crate) fn defer(&mut self, input: &[u8]) -> Result<Deferral, Error> {
         let len = match self.look(input)? {
             Look::Step(step) => return Ok(Deferral::Step(step)),
@@ -180,6 +184,16 @@ impl Decryptor {
         let deferred = self.found();
         self.go_on_behind(len);
         Ok(Deferral::Data { consumed: FRAME_OVERHEAD + len, deferred })
+    }
+
+    /// Says that all deferred frames before this place were opened.
+    pub(crate) fn reached(&mut self, place: &Deferred) {
+        self.watch.reach(place.position, place.frame);
+    }
+
+    /// Says that all deferred frames were opened.
+    pub(crate) fn reached_all(&mut self) {
+        self.watch.reach_passed();
     }
 
     /// The place of the next frame, between start and end.
@@ -200,6 +214,7 @@ impl Decryptor {
         if let State::Frames(Frames { tally, .. }) = &mut self.state {
             tally.add_full_chunks(chunks);
             self.at += chunks * (tally.chunk_size().get() + FRAME_OVERHEAD) as u64;
+            self.watch.reach(tally.total(), tally.frames());
         }
         self.at
     }
@@ -213,7 +228,9 @@ impl Decryptor {
         match self.state {
             State::End => Ok(()),
             State::Failed(error) => Err(error),
-            State::Start { .. } | State::Frames(_) => Err(self.fail(Error::Truncated { at: self.at + left as u64 })),
+            State::Start { .. } | State::Frames(_) => {
+                Err(self.fail_behind(Error::Truncated { at: self.at + left as u64 }))
+            }
         }
     }
 
@@ -252,7 +269,7 @@ impl Decryptor {
 
     /// Does all of the next step but open a data frame, which is left to the caller: it knows where the plaintext goes.
     fn look(&mut self, input: &[u8]) -> Result<Look, Error> {
-        self.try_look(input).map_err(|error| self.fail(error))
+        self.try_look(input).map_err(|error| self.fail_behind(error))
     }
 
     /// | state  | input begins with      | then                                          |
@@ -273,6 +290,7 @@ impl Decryptor {
                 };
                 let key = StreamKey::find(keys, &prelude, options.context.as_bytes())?;
                 let tally = Tally::new(prelude.header.chunk_size);
+                self.watch.start(tally.chunk_size().get());
                 self.state = State::Frames(Frames { key: Arc::new(key), tally });
                 self.at = PRELUDE_LEN as u64;
                 Ok(Look::Step(Step::Start { consumed: PRELUDE_LEN }))
@@ -302,6 +320,7 @@ impl Decryptor {
                     return Err(Error::Corrupt { frame, at: self.at });
                 }
                 self.state = State::End;
+                self.watch.finish();
                 self.at += FINAL_FRAME_LEN as u64;
                 Ok(Look::Step(Step::End { consumed: FINAL_FRAME_LEN }))
             }
@@ -314,8 +333,11 @@ impl Decryptor {
     /// Opens the data frame of `len` bytes that `look` found, and moves on behind it. Its tag is at the front of `rest`.
     fn open_data(&mut self, len: usize, body: Body<'_>, rest: &[u8]) -> Result<(), Error> {
         let opened = self.found().open(body, &rest[..TAG_LEN], len);
-        opened.map_err(|error| self.fail(error))?;
+        opened.map_err(|error| self.fail_behind(error))?;
         self.go_on_behind(len);
+        if let State::Frames(Frames { tally, .. }) = &self.state {
+            self.watch.reach(tally.total(), tally.frames());
+        }
         Ok(())
     }
 
@@ -332,11 +354,21 @@ impl Decryptor {
         if let State::Frames(Frames { tally, .. }) = &mut self.state {
             tally.add(len);
             self.at += (FRAME_OVERHEAD + len) as u64;
+            self.watch.pass(tally.total(), tally.frames());
         }
     }
 
-    /// From now on every step fails with `error`. The stream key is wiped, as soon as no deferred frame needs it.
+    /// From now on every step fails with `error`, which lies behind what was [reached](Self::reached). The stream key is wiped, as
+    /// soon as no deferred frame needs it.
     pub(crate) fn fail(&mut self, error: Error) -> Error {
+        self.watch.fail_here(error);
+        self.state = State::Failed(error);
+        error
+    }
+
+    /// As [`fail`](Self::fail), for an error that lies behind all deferred frames.
+    fn fail_behind(&mut self, error: Error) -> Error {
+        self.watch.fail(error);
         self.state = State::Failed(error);
         error
     }

@@ -15,6 +15,7 @@ use crate::{
         WORD_LEN,
     },
     key::Key,
+    observe::{Direction, Watch},
     options::EncryptOptions,
     random,
 };
@@ -59,6 +60,7 @@ use crate::{
 pub struct Encryptor {
     key: Arc<StreamKey>,
     tally: Tally,
+    watch: Watch,
 }
 
 impl Encryptor {
@@ -87,7 +89,9 @@ impl Encryptor {
     ) -> (Self, [u8; PRELUDE_LEN]) {
         let chunk_size = options.chunk_size;
         let (key, prelude) = StreamKey::start(key, Header { nonce, chunk_size }, salt, options.context.as_bytes());
-        (Self { key: Arc::new(key), tally: Tally::new(chunk_size) }, prelude.encode())
+        let mut watch = Watch::new(Direction::Encrypt);
+        watch.start(chunk_size.get());
+        (Self { key: Arc::new(key), tally: Tally::new(chunk_size), watch }, prelude.encode())
     }
 
     /// The chunk size of the stream, in bytes: the most that one frame holds.
@@ -160,15 +164,17 @@ impl Encryptor {
         self.tally.admit(len, len.div_ceil(chunk_size) as u64)?;
         let permit = Permit { key: self.key.clone(), position: self.tally.total(), len, chunk_size };
         self.tally.add_chunks(len);
+        self.watch.reach(self.tally.total(), self.tally.frames());
         Ok(permit)
     }
 
     /// Ends the stream: returns its final frame. Whoever reads the stream takes it for whole only with this frame at its end.
     #[must_use = "a stream without its final frame is truncated"]
-    pub fn finish(self) -> [u8; FINAL_FRAME_LEN] {
+    pub fn finish(mut self) -> [u8; FINAL_FRAME_LEN] {
         let mut frame = [0; FINAL_FRAME_LEN];
         frame[WORD_LEN..][..TRAILER_LEN].copy_from_slice(&self.tally.trailer().encode());
         seal_frame(&self.key, Kind::Final, 0, None, &mut frame);
+        self.watch.finish();
         frame
     }
 

@@ -112,7 +112,8 @@ impl DecryptOptions {
     /// was decrypted up to there is wiped, not returned.
     pub fn decrypt(&self, keys: impl Into<KeyRing>, stream: &[u8]) -> Result<Vec<u8>, Error> {
         let mut runs = Vec::new();
-        let scanned = self.scan(keys.into(), stream, &mut runs);
+        let mut decryptor = Decryptor::new(keys, self);
+        let scanned = self.scan(&mut decryptor, stream, &mut runs);
         // Wiped, unless all of it is authentic.
         let mut plaintext = Zeroizing::new(vec![0; runs.iter().map(|run| run.plaintext).sum()]);
         let mut rest = &mut plaintext[..];
@@ -121,27 +122,32 @@ impl DecryptOptions {
             rest = later;
             (i, run, out)
         });
-        let first = Mutex::new(None);
-        let open = |(): &mut (), (i, run, out): (usize, Run, &mut [u8])| {
+        let first: Mutex<Option<(usize, Error, Deferred)>> = Mutex::new(None);
+        let open = |(): &mut (), (i, mut run, out): (usize, Run, &mut [u8])| {
             let Err(error) = run.open_into(stream, out) else { return ControlFlow::Continue(()) };
             let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.is_none_or(|(earlier, _)| i < earlier) {
-                *first = Some((i, error));
+            if first.as_ref().is_none_or(|(earlier, ..)| i < *earlier) {
+                *first = Some((i, error, run.first));
             }
             // What comes behind a bad frame does not count.
             ControlFlow::Break(())
         };
         for_each(Workers::chosen(self.workers), jobs, || (), open);
         match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, error)) => Err(error),
-            None => scanned.map(|()| mem::take(&mut *plaintext)),
+            Some((_, error, place)) => {
+                decryptor.reached(&place);
+                Err(decryptor.fail(error))
+            }
+            None => {
+                decryptor.reached_all();
+                scanned.map(|()| mem::take(&mut *plaintext))
+            }
         }
     }
 
     /// Looks at all of a stream but the insides of its data frames, and notes where those are: also if what it finds behind them is
     /// an error.
-    fn scan(&self, keys: KeyRing, stream: &[u8], runs: &mut Vec<Run>) -> Result<(), Error> {
-        let mut decryptor = Decryptor::new(keys, self);
+    fn scan(&self, decryptor: &mut Decryptor, stream: &[u8], runs: &mut Vec<Run>) -> Result<(), Error> {
         let mut at = 0;
         loop {
             match decryptor.defer(&stream[at..])? {
@@ -184,8 +190,8 @@ impl Run {
     }
 
     /// Opens the frames into `out`, which has the length of their plaintext, up to the first bad one.
-    fn open_into(mut self, stream: &[u8], mut out: &mut [u8]) -> Result<(), Error> {
-        let mut frames = &stream[self.frames];
+    fn open_into(&mut self, stream: &[u8], mut out: &mut [u8]) -> Result<(), Error> {
+        let mut frames = &stream[self.frames.clone()];
         while !frames.is_empty() {
             let len = self.first.open_into(frames, out)?;
             frames = &frames[len + FRAME_OVERHEAD..];

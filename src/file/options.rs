@@ -26,6 +26,7 @@ use crate::{
     blocking,
     io::{DecryptReader, EncryptReader},
     key::{Key, KeyRing},
+    observe,
     options::{DecryptOptions, EncryptOptions, Trailing},
     progress::{Progress, ProgressReader},
 };
@@ -167,7 +168,7 @@ impl FileOptions {
     pub async fn encrypt_file(&self, src: impl AsRef<Path>, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
         let new = self.new_file(dst.as_ref(), Visibility::Umask);
         let (key, options) = (key.clone(), self.chosen_encrypt_options());
-        self.run(src.as_ref(), move |job| {
+        self.run("encrypt_file", src.as_ref(), move |job| {
             job.convert_to_another(new, |from, to, cancelled| seal(&key, &options, from, to, cancelled))
         })
         .await
@@ -194,7 +195,7 @@ impl FileOptions {
     ) -> io::Result<u64> {
         let new = self.new_file(dst.as_ref(), Visibility::Owner);
         let (keys, options) = (keys.into(), self.decrypt.clone());
-        self.run(src.as_ref(), move |job| {
+        self.run("decrypt_file", src.as_ref(), move |job| {
             job.convert_to_another(new, |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
         })
         .await
@@ -215,7 +216,7 @@ impl FileOptions {
     /// Outside a Tokio runtime.
     pub async fn verify_file(&self, src: impl AsRef<Path>, keys: impl Into<KeyRing>) -> io::Result<u64> {
         let (keys, options) = (keys.into(), self.decrypt.clone());
-        self.run(src.as_ref(), move |job| {
+        self.run("verify_file", src.as_ref(), move |job| {
             let nowhere = Sink { path: Path::new(""), file: None };
             job.pump(nowhere, |from, to, cancelled| open(Opened::new(from, keys, &options), to, cancelled))
         })
@@ -252,7 +253,7 @@ impl FileOptions {
         let (keys, key) = (keys.into(), key.clone());
         // What follows the stream would be lost with the file that it is in.
         let (decrypt, encrypt) = (self.decrypt.clone().trailing(Trailing::Reject), self.encrypt.clone());
-        self.run(src.as_ref(), move |job| {
+        self.run("rekey_file", src.as_ref(), move |job| {
             let new = new.succeeding(&job)?;
             job.convert(new, |from, to, cancelled| {
                 let mut plaintext = Opened::new(from, keys, &decrypt);
@@ -303,12 +304,16 @@ impl FileOptions {
     ///
     /// Outside a Tokio runtime.
     pub async fn encrypt_from(&self, reader: impl AsyncRead, dst: impl AsRef<Path>, key: &Key) -> io::Result<u64> {
-        let mut total = 0;
-        let reader = InspectReader::new(reader, |bytes| total += bytes.len() as u64);
-        let reader = ProgressReader::new(reader, None, self.callback());
-        let stream = EncryptReader::with_options(reader, key, &self.chosen_encrypt_options());
-        self.publish_from(stream, self.new_file(dst.as_ref(), Visibility::Umask)).await?;
-        Ok(total)
+        let new = self.new_file(dst.as_ref(), Visibility::Umask);
+        let work = async {
+            let mut total = 0;
+            let reader = InspectReader::new(reader, |bytes| total += bytes.len() as u64);
+            let reader = ProgressReader::new(reader, None, self.callback());
+            let stream = EncryptReader::with_options(reader, key, &self.chosen_encrypt_options());
+            self.publish_from(stream, new).await?;
+            Ok(total)
+        };
+        observe::Job::new("encrypt_from").watch(work).await
     }
 
     /// Decrypts the stream that `reader` has into a new file `dst`, and returns the number of plaintext bytes.
@@ -337,7 +342,8 @@ impl FileOptions {
         let reader = ProgressReader::new(reader, None, self.callback());
         let options = self.decrypt.clone().trailing(self.decrypt.trailing.unwrap_or(Trailing::Reject));
         let plaintext = DecryptReader::with_options(reader, keys, &options);
-        self.publish_from(plaintext, self.new_file(dst.as_ref(), Visibility::Owner)).await
+        let new = self.new_file(dst.as_ref(), Visibility::Owner);
+        observe::Job::new("decrypt_from").watch(self.publish_from(plaintext, new)).await
     }
 
     pub(crate) fn chosen_encrypt_options(&self) -> EncryptOptions {
@@ -361,15 +367,18 @@ impl FileOptions {
     }
 
     /// Runs blocking work on the file `src`, which is told to stop when the future is dropped.
-    async fn run<T: Send + 'static>(
+    async fn run(
         &self,
+        name: &'static str,
         src: &Path,
-        work: impl FnOnce(Job) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
+        work: impl FnOnce(Job) -> io::Result<u64> + Send + 'static,
+    ) -> io::Result<u64> {
         let (src, callback) = (src.to_owned(), self.callback());
         let token = self.cancel.child_token();
         let dropped = token.clone().drop_guard();
-        let result = blocking::io(move || work(Job::start(src, callback, token)?)).await;
+        let watched = observe::Job::new(name);
+        let work = watched.carry(move || work(Job::start(src, callback, token)?));
+        let result = watched.watch(blocking::io(work)).await;
         dropped.disarm();
         result
     }

@@ -157,6 +157,7 @@ impl OpenQueue {
     /// Lets go of the batches that were taken.
     fn leave_empty_batches(&mut self) -> Result<(), Error> {
         while let Some(batch) = self.opened.front() {
+            self.decryptor.reached(&batch.place);
             if !batch.plaintext.is_empty() {
                 self.trusted = true;
                 break;
@@ -361,6 +362,7 @@ impl OpenQueue {
         note_work(out.len());
         match first.open_into(&self.intake[..self.found], out) {
             Ok(len) => {
+                self.decryptor.reached(&first);
                 self.intake.drain(..self.found);
                 (self.found, self.frames) = (0, 0);
                 if !self.trusted {

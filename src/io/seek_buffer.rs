@@ -14,6 +14,7 @@ use crate::{
     by_offset::{ByOffset, Index, WALK_LEN},
     error::Error,
     format::{FRAME_OVERHEAD, TAG_LEN, Tally, WORD_LEN},
+    observe,
 };
 
 /// A stream by offset, with room for one chunk.
@@ -93,6 +94,7 @@ impl SeekBuffer {
     pub(crate) fn next(&mut self, position: u64) -> Result<Next, Error> {
         let next = self.try_next(position);
         if let Err(error) = next {
+            observe::range_failed(error);
             self.begin_anew(error);
         }
         next
@@ -202,6 +204,7 @@ impl SeekBuffer {
     /// What to tell if the input has ended where it was to be read. It was longer when the stream was opened.
     pub(crate) fn end_of_input(&mut self) -> Error {
         let error = Error::Truncated { at: self.end_of_there() };
+        observe::range_failed(error);
         self.begin_anew(error);
         error
     }

@@ -18,6 +18,7 @@ use crate::{
     error::Error,
     format::{FRAME_OVERHEAD, Tally, WORD_LEN},
     key::KeyRing,
+    observe,
     options::DecryptOptions,
     read_at::ReadAt,
 };
@@ -55,6 +56,7 @@ impl<S: ReadAt> Frames<S> {
     ) -> Result<(Bytes, Tally), Fault> {
         let read = self.try_read(from, range, least).await;
         if let Err(Fault::Stream(error)) = read {
+            observe::range_failed(error);
             self.index().doubt(error);
         }
         read
