@@ -188,6 +188,7 @@ mod io;
 mod oneshot;
 
 mod file;
+pub mod guide;
 mod inspect;
 mod key_file;
 pub mod keystore;

@@ -19,6 +19,7 @@ mod tracer;
 mod failures;
 #[cfg(unix)]
 mod full_disk;
+mod guide;
 mod import;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod injected;
