@@ -7,6 +7,9 @@ use std::{error, fmt, io, path::Path};
 
 /// What a stream or a caller did wrong.
 ///
+/// [The runbook](crate::guide::restoring#what-is-wrong-with-a-stream) says of each what it means, what it does not mean, and
+/// what to do.
+///
 /// In the variants, `frame` is the number of a data frame, counted from 0 (the final frame has the number that the next
 /// data frame would have had), and `at` is an offset in the encrypted stream, in bytes from the first byte of its header.
 /// Readers by offset look at the final frame first, and have to guess its number: it is the one it has in a uniform stream.

@@ -3,6 +3,8 @@
 //! This page is the specification; the code below it only parses and encodes. It never touches a key, never does I/O, and
 //! never trusts a length: whatever it parses is unauthenticated until [`Decryptor`](crate::Decryptor) says otherwise.
 //!
+#![doc = include_str!("guide/format.svg")]
+//!
 //! All integers are little-endian. A stream is
 //!
 //! ```text

@@ -14,6 +14,7 @@
 
 pub mod chunk_size {
     #![doc = include_str!("guide/chunk_size.md")]
+    #![doc = include_str!("../benches/throughput.svg")]
     #[allow(unused_imports, reason = "for links")]
     use {super::*, crate::*};
 }

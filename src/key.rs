@@ -14,6 +14,7 @@ use crate::{error::Error, random};
 ///
 /// It must be uniformly random: [`Key::generate`], a key management service, or the output of a password hash, never a
 /// password itself. One key serves 2^64 streams ([where this comes from](crate::format#limits-and-where-they-come-from)).
+/// Where to keep it, how to change it, and what never to do with it, is in [the guide](crate::guide::keys).
 ///
 /// ```
 /// use agcm::Key;

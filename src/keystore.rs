@@ -7,6 +7,8 @@
     doc = "and with the feature `keyring` there is a store on the keychain of the operating system."
 )]
 //!
+//! [The guide](crate::guide::keys) says which one is for what, and how a key management service fits in.
+//!
 //! A store must never replace a key: whatever it has encrypted would be lost. It must never tell about one id more than
 //! whether it is there, whatever others there are, and no error may show a byte of a key.
 

@@ -12,6 +12,8 @@
 //!
 //! with the header of [version 1](crate::format#header-24-bytes), and chunks of at most the header's chunk size, sealed with
 //! AES-256-GCM under the key itself and the header's nonce. There is no end: the stream stops where the input does.
+//!
+//! [The guide](crate::guide::from_go) says how to move from one library to the other.
 
 use std::{
     fmt, io,

@@ -4,6 +4,10 @@
 //! stores. Whatever was cut, changed, reordered, spliced or sealed under another key is an error that says what is wrong and
 //! where, and no byte of plaintext is released before its tag was checked.
 //!
+//! This page says which type is for what. The [guide] is for what no type can say: [chunk sizes](guide::chunk_size),
+//! [keys](guide::keys), [a runbook for restoring](guide::restoring), [coming from the Go library](guide::from_go), and
+//! [when to take something else](guide::choosing).
+//!
 //! # Which type do I want?
 //!
 //! | I have | I want | use |
@@ -95,6 +99,8 @@
 //!
 //! # Being told what is wrong
 //!
+//! What each error means, and what to do about it at three in the morning, is in [the runbook](guide::restoring).
+//!
 //! ```
 //! use agcm::{Error, Key};
 //!
@@ -109,6 +115,13 @@
 //! assert_eq!(agcm::decrypt(&key, &changed), Err(Error::Corrupt { frame: 0, at: 80 }));
 //! println!("{}", agcm::decrypt(&key, &changed).unwrap_err());
 //! ```
+//!
+//! # How it is made
+//!
+#![doc = include_str!("guide/architecture.svg")]
+//!
+//! Each layer is a way in: whoever has I/O of their own starts at the core, and gets the same streams. Whatever is above the
+//! cipher is the same for both of its backends.
 //!
 //! # Observability
 //!

@@ -40,7 +40,7 @@ impl EncryptOptions {
     /// Each chunk costs 20 bytes in the stream. Small chunks let a reader have the first byte sooner; from 64 KiB on the
     /// overhead (0.03 %) and the cost per chunk no longer matter. A reader of a few bytes somewhere in the stream has to read
     /// and open all of the chunk that holds them. Readers and writers seal and open chunks of 1 MiB and more off the async
-    /// threads.
+    /// threads. [The guide](crate::guide::chunk_size) says when another one than the default is worth it.
     ///
     /// # Errors
     ///
@@ -53,6 +53,7 @@ impl EncryptOptions {
     ///
     /// The context is not stored in the stream. It keeps a stream from being taken for another one under the same key: bind
     /// the object's name, the tenant, the purpose. It need not be secret.
+    /// [The guide](crate::guide::keys#binding-a-stream-to-what-it-is-for-contexts) has more about that.
     ///
     /// # Errors
     ///

@@ -175,7 +175,7 @@ async fn exists(path: &Path) -> io::Result<bool> {
     blocking::io(move || path.try_exists().map_err(|error| at(&path, "looking at", error))).await
 }
 
-/// What keeps a snapshot from being made or restored.
+/// What keeps a snapshot from being made or restored: [the runbook](crate::guide::restoring) says what to do about it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SnapshotError {
