@@ -1,14 +1,15 @@
 //! A folder in one encrypted file: a tar archive that is encrypted as it is made, and extracted as it is decrypted.
 //!
-//! Nothing else ever lies on the disk, and memory stays constant. Of the two crates for tar on Tokio it is `astral-tokio-tar` that is
-//! kept; `tokio-tar`, which it comes from, is not, and has a known fault (CVE-2025-62518).
+//! Nothing else ever lies on the disk, and memory stays constant. Of the two crates for tar on Tokio it is
+//! `astral-tokio-tar` that is kept; `tokio-tar`, which it comes from, is not, and has a known fault (CVE-2025-62518).
 //!
 //! # What is extracted before the end was seen
 //!
-//! A tar archive is read from front to back, so files are written while most of the stream has not been looked at yet. Each byte of
-//! them is authentic, but nobody knows yet whether they are all: the stream may have been cut, or be damaged further back. So
-//! [`extract`] fills a folder that has no name yet, reads the stream to *its* end, which is not where the archive ends, and only
-//! then gives the folder its name. For the same reason [`list`] returns nothing before it has read all.
+//! A tar archive is read from front to back, so files are written while most of the stream has not been looked at yet.
+//! Each byte of them is authentic, but nobody knows yet whether they are all: the stream may have been cut, or be
+//! damaged further back. So [`extract`] fills a folder that has no name yet, reads the stream to *its* end, which is
+//! not where the archive ends, and only then gives the folder its name. For the same reason [`list`] returns nothing
+//! before it has read all.
 
 use std::{
     io,
@@ -38,8 +39,8 @@ pub async fn pack(src: &Path, dst: &Path, key: &Key) -> io::Result<()> {
 
     let mut archive = Builder::new(EncryptWriter::new(File::from_std(file), key));
     archive.follow_symlinks(false);
-    // If this fails, what was written has the end of an archive, which the builder adds whatever happens. It does not have the end
-    // of a stream, so nobody takes it for whole.
+    // If this fails, what was written has the end of an archive, which the builder adds whatever happens. It does not
+    // have the end of a stream, so nobody takes it for whole.
     archive.append_dir_all(".", src).await?;
     let mut stream = archive.into_inner().await?;
     stream.shutdown().await?;
@@ -71,14 +72,15 @@ pub async fn list(src: &Path, key: &Key) -> io::Result<Vec<(PathBuf, u64)>> {
 ///
 /// # Errors
 ///
-/// If `src` is not what [`pack`] writes, or was damaged or cut; if it has a link that leads out of the folder; if `dst` is there or
-/// cannot be written. Nothing of it is left then.
+/// If `src` is not what [`pack`] writes, or was damaged or cut; if it has a link that leads out of the folder; if `dst`
+/// is there or cannot be written. Nothing of it is left then.
 pub async fn extract(src: &Path, dst: &Path, key: &Key) -> io::Result<()> {
     let folder = parent(dst);
     let mut stream = open(src, key).await?;
     // Until it has its name it is removed, with all that is in it, when it is dropped.
     let fresh = spawn_blocking(move || tempfile::Builder::new().prefix(".extracting-").tempdir_in(folder)).await??;
-    // Whoever has the key may still not write elsewhere: the crate sees to paths, and this to links that lead out of the folder.
+    // Whoever has the key may still not write elsewhere: the crate sees to paths, and this to links that lead out of
+    // the folder.
     let archive = ArchiveBuilder::new(&mut stream).set_preserve_permissions(true).set_allow_external_symlinks(false);
     let inside = fresh.path().join("all");
     archive.build().unpack(&inside).await?;

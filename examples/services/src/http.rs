@@ -1,41 +1,41 @@
 //! A folder of encrypted files behind HTTP: the service that the program `http` runs.
 //!
-//! Files are encrypted as they arrive, and decrypted as they leave. What is on disk under a name is always a whole stream, and
-//! no byte of plaintext ever lies there. A download must never end cleanly unless all of it was authentic.
+//! Files are encrypted as they arrive, and decrypted as they leave. What is on disk under a name is always a whole
+//! stream, and no byte of plaintext ever lies there. A download must never end cleanly unless all of it was authentic.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `PUT /name` | 201, or 204 if it took the place of another; it appears when all of it has arrived and is on disk |
-//! | `GET /name` | 200 and all of it, or with a `Range` 206 and that part, of which only the frames that hold it are read |
+//! | `PUT /name` | 201, or 204 if it replaced another; it appears when all of it has arrived and is on disk |
+//! | `GET /name` | 200 and all of it; with a `Range` 206 and that part, for which only the frames that hold it are read |
 //! | `HEAD /name` | the length of the plaintext, from both ends of the stream |
 //! | `DELETE /name` | 204 |
 //!
-//! Each file is bound to its name by the [context](agcm::EncryptOptions::context): if somebody renames or swaps files on the disk,
-//! they don't open. Who may do what is not the service's business, nor is TLS: put a proxy before it that sees to both, and to
-//! clients that are too slow.
+//! Each file is bound to its name by the [context](agcm::EncryptOptions::context): if somebody renames or swaps files
+//! on the disk, they don't open. Who may do what is not the service's business, nor is TLS: put a proxy before it that
+//! sees to both, and to clients that are too slow.
 //!
 //! # Versions
 //!
 //! Each stream has 20 random bytes of salt of its own, so the salt is a strong `ETag`, and costs nothing. `If-Match`,
-//! `If-None-Match` and `If-Range` are heeded. With `PUT`, `If-None-Match: *` replaces nothing, and `If-Match` only the version that
-//! the client has seen; both are checked before the upload, and in the moment before it is published. Whoever downloads goes on with
-//! the version that they began with.
+//! `If-None-Match` and `If-Range` are heeded. With `PUT`, `If-None-Match: *` replaces nothing, and `If-Match` only the
+//! version that the client has seen; both are checked before the upload, and in the moment before it is published.
+//! Whoever downloads goes on with the version that they began with.
 //!
 //! # Ranges
 //!
-//! One range, of the forms `a-b`, `a-` and `-n`. A `Range` that is malformed, has several ranges or comes with another method than
-//! `GET` is ignored, as RFC 9110 allows; one beyond the end is 416.
+//! One range, of the forms `a-b`, `a-` and `-n`. A `Range` that is malformed, has several ranges or comes with another
+//! method than `GET` is ignored, as RFC 9110 allows; one beyond the end is 416.
 //!
 //! # Limits
 //!
-//! At most [`MAX_TRANSFERS`] uploads and downloads go on at a time, each in some 4 MiB of memory, whatever its length; beyond that, 503.
-//! An upload is at most as long as [`Service::max_len`] says; beyond that, 413.
+//! At most [`MAX_TRANSFERS`] uploads and downloads go on at a time, each in some 4 MiB of memory, whatever its length;
+//! beyond that, 503. An upload is at most as long as [`Service::max_len`] says; beyond that, 413.
 //!
 //! # When things go wrong
 //!
-//! An upload that is cut leaves nothing behind. Up to 1 MiB of a download is opened before the answer begins, so that damage there
-//! is answered with 500; damage further back cuts the connection, and the client sees that the body is shorter than its
-//! `Content-Length`. What was wrong is said on standard error, not to the client.
+//! An upload that is cut leaves nothing behind. Up to 1 MiB of a download is opened before the answer begins, so that
+//! damage there is answered with 500; damage further back cuts the connection, and the client sees that the body is
+//! shorter than its `Content-Length`. What was wrong is said on standard error, not to the client.
 
 use std::{
     error, fmt,
@@ -67,6 +67,7 @@ use http_body_util::{LengthLimitError, Limited};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    time::sleep,
 };
 use tokio_util::{io::StreamReader, sync::CancellationToken};
 
@@ -128,8 +129,8 @@ impl Service {
         Router::new().route("/{name}", routing::get(get).put(put).delete(delete)).with_state(self.clone())
     }
 
-    /// Where the file of a name is. A name is not a path: whatever could leave the folder, or stand for what the service does not
-    /// show, is none.
+    /// Where the file of a name is. A name is not a path: whatever could leave the folder, or stand for what the
+    /// service does not show, is none.
     fn path(&self, name: &str) -> Result<PathBuf, Refusal> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > MAX_NAME_LEN || name.starts_with('.') || !name.bytes().all(allowed) {
@@ -165,8 +166,8 @@ impl Service {
 ///
 /// # Errors
 ///
-/// [`TimedOut`](io::ErrorKind::TimedOut) if they have not ended by then. They still go on, until the runtime ends; uploads that are
-/// cut short by that leave nothing behind.
+/// [`TimedOut`](io::ErrorKind::TimedOut) if they have not ended by then. They still go on, until the runtime ends;
+/// uploads that are cut short by that leave nothing behind.
 pub async fn serve(
     listener: TcpListener,
     service: &Service,
@@ -180,9 +181,13 @@ pub async fn serve(
         drop(guard);
     };
     let server = axum::serve(listener, service.router()).with_graceful_shutdown(signal);
+    let too_late = async {
+        stopping.cancelled().await;
+        sleep(grace).await;
+    };
     tokio::select! {
         served = server.into_future() => served,
-        () = async { stopping.cancelled().await; tokio::time::sleep(grace).await } => Err(io::ErrorKind::TimedOut.into()),
+        () = too_late => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -219,8 +224,8 @@ async fn get(
     let range = match part {
         Part::All => 0..reader.len(),
         Part::Range(range) => {
-            let content_range = ContentRange::bytes(range.clone(), reader.len());
-            response.headers_mut().typed_insert(content_range.map_err(|error| failed(io::Error::other(error)))?);
+            let content_range = ContentRange::bytes(range.clone(), reader.len()).map_err(io::Error::other);
+            response.headers_mut().typed_insert(content_range.map_err(failed)?);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             range
         }

@@ -1,4 +1,5 @@
-//! Compression and encryption: the sizes of both orders, and what compression gives away; see [`agcm_services::compress`].
+//! Compression and encryption: the sizes of both orders, and what compression gives away; see
+//! [`agcm_services::compress`].
 //!
 //! ```text
 //! cd examples/services

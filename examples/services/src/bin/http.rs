@@ -3,19 +3,19 @@
 //! ```text
 //! cd examples/services
 //! umask 077; openssl rand -hex 32 >service.key; mkdir files
-//! cargo run --release --bin http -- service.key files 127.0.0.1:8080 &
+//! cargo run --release --bin http -- service.key files 127.0.0.1:8080    # Ctrl-C lets transfers end
 //!
 //! curl --upload-file db.dump http://127.0.0.1:8080/db.dump                    # encrypted as it arrives
-//! curl --head http://127.0.0.1:8080/db.dump                                   # the length of the plaintext, and an ETag
+//! curl --head http://127.0.0.1:8080/db.dump                                   # the plaintext's length, and an ETag
 //! curl --output restored http://127.0.0.1:8080/db.dump
 //! curl --range 500000-500099 http://127.0.0.1:8080/db.dump                    # reads the frames that hold it
 //! curl --continue-at - --output restored http://127.0.0.1:8080/db.dump        # goes on with a download
 //! curl --header 'If-None-Match: *' -T db.dump http://127.0.0.1:8080/db.dump   # 412: it is there
 //! curl --request DELETE http://127.0.0.1:8080/db.dump
-//! kill -INT %1                                                                # transfers may end
 //! ```
 //!
-//! Without `curl --fail` a refusal looks like a file to a script.
+//! Without `--fail`, a script takes a refusal for the file. With `--continue-at`, curl goes on with whatever version is
+//! there by now: send the `ETag` of the first one as `If-Range`, and another version is sent whole, which curl refuses.
 
 use std::{env, error::Error, fs, future::Future, io, path::PathBuf, process::ExitCode, time::Duration};
 
