@@ -90,6 +90,47 @@ mod tests {
         rest.is_empty() || quoted.ends_with("...")
     }
 
+    /// The cells of the rows of tables that begin with a name.
+    fn row<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+        let row = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} is missing"));
+        row[name.len()..].split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect()
+    }
+
+    #[test]
+    fn the_speed_on_the_page_about_chunk_sizes_is_what_was_measured() {
+        let (_, measured) = include_str!("../benches/RESULTS.md").split_once("\n## Chunk sizes\n").unwrap();
+        let page = include_str!("guide/chunk_size.md");
+        for (adapter, way) in
+            [("EncryptWriter", "EncryptWriter, written by the chunk"), ("DecryptReader", "DecryptReader, fill_buf")]
+        {
+            for backend in ["aes-gcm", "aws-lc-rs"] {
+                let shown = row(page, &format!("| [`{adapter}`], `{backend}` |"));
+                let found: Vec<_> = row(measured, &format!("| {way} | {backend} |"))
+                    .into_iter()
+                    .map(|cell| cell.split("**").nth(1).unwrap())
+                    .collect();
+                assert_eq!(shown, found, "{adapter}, {backend}");
+                assert_eq!(shown.len(), 7);
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_can_stand_in_a_page_and_say_what_they_show() {
+        for picture in [
+            include_str!("guide/architecture.svg"),
+            include_str!("guide/format.svg"),
+            include_str!("../benches/throughput.svg"),
+        ] {
+            assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+            // An empty line would end the block of HTML, and the rest would be text.
+            assert!(picture.lines().all(|line| !line.trim().is_empty()));
+            for part in ["<title ", "<desc ", "role=\"img\"", "var(--main-color,", "(prefers-color-scheme:dark)"] {
+                assert!(picture.contains(part), "{part}");
+            }
+        }
+    }
+
     #[track_caller]
     fn assert_explained(name: &str, words: &str) {
         let section = section(name);
