@@ -39,8 +39,9 @@
 //! # Features
 //!
 //! None is on by default. `passphrase` wraps the keys of a [`DirKeyStore`](keystore::DirKeyStore) under a passphrase,
-//! `keyring` (Rust 1.88) adds a key store on the keychain of the operating system, `tracing` tells [what streams
-//! do](#observability), and `cli` is the command line, `agcm`.
+//! `keyring` (Rust 1.88) adds a key store on the keychain of the operating system, `object_store` is an object store whose
+//! objects lie encrypted in another one (module `object_store`), `tracing` tells [what streams do](#observability), and `cli` is
+//! the command line, `agcm`.
 //!
 //! `aws-lc-rs` puts AWS-LC, in C and assembler, in the place of the crates of RustCrypto: AES-256-GCM and the key schedule
 //! go through the crate [`aws-lc-rs`](https://docs.rs/aws-lc-rs) then. The streams are the same, byte for byte, and so is
@@ -206,6 +207,8 @@ mod inspect;
 mod key_file;
 pub mod keystore;
 pub mod legacy;
+#[cfg(feature = "object_store")]
+pub mod object_store;
 mod progress;
 mod range;
 mod read_at;
