@@ -4,7 +4,7 @@
 //! that was not completed must never become an object, and one that is dropped or has failed is aborted.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt,
     future::ready,
     sync::{
@@ -48,14 +48,40 @@ pub(super) struct Upload {
     sealed: u64,
     /// How much of the stream went into parts, in bytes.
     parted: u64,
-    last: Started,
+    /// How many parts those are.
+    parts: usize,
     /// What is done when the object is there.
     completed: Box<dyn Fn() + Send>,
 }
 
-/// Resolves when a part was sealed and the inner store has it, to what its last frame holds of the next part. Whoever
-/// waits for it, or for one behind it, drives it.
-type Started = Shared<BoxFuture<'static, Result<Bytes, Lost>>>;
+/// What the futures of the parts share.
+struct Inner {
+    queue: Mutex<Queue>,
+    /// How many parts there are that have not arrived.
+    missing: AtomicUsize,
+    /// Where the upload can be aborted if nobody waits.
+    runtime: Option<Handle>,
+}
+
+/// The parts on their way to the inner store, which has to get them in the order of the stream. Whoever waits for one drives those
+/// before it as well.
+struct Queue {
+    /// `None` once it was completed or aborted, or while that is done.
+    upload: Option<Box<dyn MultipartUpload>>,
+    /// How many parts the inner store was given.
+    begun: usize,
+    /// The next one, if somebody has waited for it, or for one behind it.
+    sealing: Option<Frames>,
+    /// Those behind it.
+    behind: VecDeque<Sealing>,
+    /// What the last frame that was sealed holds of the next part.
+    left: Bytes,
+    /// The parts that the inner store was given, and nobody has waited for yet.
+    under_way: HashMap<usize, UploadPart>,
+}
+
+/// The frames of a part, for all who wait for them.
+type Frames = Shared<BoxFuture<'static, Result<Bytes, Lost>>>;
 
 /// Why a part was not begun.
 #[derive(Debug, Clone)]
@@ -67,26 +93,65 @@ impl From<Lost> for Fault {
     }
 }
 
-/// The upload of the inner store, and what became of its parts.
-struct Inner {
-    /// `None` once it was completed or aborted, or while that is done.
-    upload: Mutex<Option<Box<dyn MultipartUpload>>>,
-    /// How many parts were begun and have not arrived.
-    missing: AtomicUsize,
-    /// Where it can be aborted if nobody waits.
-    runtime: Option<Handle>,
-}
-
 impl Inner {
     /// No code of the inner store that panics leaves anything here but an upload that fails.
-    fn upload(&self) -> MutexGuard<'_, Option<Box<dyn MultipartUpload>>> {
-        self.upload.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the upload out, to end it one way or the other.
     fn end(&self) -> Option<Ending> {
-        let upload = self.upload().take()?;
+        let mut queue = self.queue();
+        let upload = queue.upload.take()?;
+        queue.behind.clear();
+        queue.under_way.clear();
         Some(Ending { upload: Some(upload), runtime: self.runtime.clone() })
+    }
+
+    /// Seals what comes before this part and the part itself, and returns what the inner store does with it.
+    async fn begin(&self, part: usize, part_len: usize) -> Result<UploadPart, Lost> {
+        loop {
+            let (next, frames) = {
+                let mut queue = self.queue();
+                if queue.upload.is_none() {
+                    return Err(Lost("the upload was ended before this part had arrived".into()));
+                }
+                if let Some(upload) = queue.under_way.remove(&part) {
+                    return Ok(upload);
+                }
+                (queue.begun, queue.frames()?)
+            };
+            let frames = frames.await?;
+            let mut queue = self.queue();
+            // Others may have waited for it, too.
+            if queue.begun == next {
+                queue.put(frames, part_len);
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// The frames of the next part.
+    fn frames(&mut self) -> Result<Frames, Lost> {
+        if self.sealing.is_none() {
+            let sealing = self.behind.pop_front().ok_or_else(|| Lost("a part of the upload was lost".into()))?;
+            let frames = async move { sealing.run().await.map(Bytes::from).map_err(|error| Lost(error.to_string())) };
+            self.sealing = Some(frames.boxed().shared());
+        }
+        self.sealing.clone().ok_or_else(|| Lost("a part of the upload was lost".into()))
+    }
+
+    /// Gives the inner store the next part, whose frames these are, behind what was left over before.
+    fn put(&mut self, frames: Bytes, part_len: usize) {
+        let Some(upload) = &mut self.upload else { return };
+        let mut pieces = VecDeque::from([std::mem::take(&mut self.left), frames]);
+        let part = split_to(&mut pieces, part_len).into_iter().collect();
+        self.under_way.insert(self.begun, upload.put_part(part));
+        self.begun += 1;
+        self.sealing = None;
+        // A copy, so that it does not keep all of the part in memory.
+        self.left = Vec::from(pieces).concat().into();
     }
 }
 
@@ -136,11 +201,16 @@ impl Upload {
         part_len: Option<usize>,
         completed: impl Fn() + Send + 'static,
     ) -> Self {
-        let inner = Inner {
-            upload: Mutex::new(Some(upload)),
-            missing: AtomicUsize::new(0),
-            runtime: Handle::try_current().ok(),
+        let queue = Queue {
+            upload: Some(upload),
+            begun: 0,
+            sealing: None,
+            behind: VecDeque::new(),
+            left: Bytes::copy_from_slice(&prelude),
+            under_way: HashMap::new(),
         };
+        let missing = AtomicUsize::new(0);
+        let inner = Inner { queue: Mutex::new(queue), missing, runtime: Handle::try_current().ok() };
         Self {
             path,
             inner: Arc::new(inner),
@@ -150,64 +220,29 @@ impl Upload {
             waiting_len: 0,
             sealed: PRELUDE_LEN as u64,
             parted: 0,
-            last: ready(Ok(Bytes::copy_from_slice(&prelude))).boxed().shared(),
+            parts: 0,
             completed: Box::new(completed),
         }
     }
 }
 
 impl Upload {
-    /// The next part, if there is enough for it.
-    fn next_part(&mut self, part_len: usize) -> Option<Result<BoxFuture<'static, Result<(), Fault>>, Fault>> {
-        let encryptor = self.encryptor.as_mut()?;
+    /// Takes the places of the next part in the stream, if there is enough for it.
+    fn next_part(&mut self, part_len: usize) -> Result<bool, Error> {
+        let Some(encryptor) = &mut self.encryptor else { return Ok(false) };
         let chunk = encryptor.chunk_size();
         let end = self.parted.saturating_add(part_len as u64);
         let frames = end.saturating_sub(self.sealed).div_ceil((chunk + FRAME_OVERHEAD) as u64);
-        let len = usize::try_from(frames).ok()?.checked_mul(chunk)?;
-        if self.waiting_len < len {
-            return None;
-        }
-        let sealing = match Sealing::new(encryptor, split_to(&mut self.waiting, len), len) {
-            Ok(sealing) => sealing,
-            Err(error) => return Some(Err(error.into())),
-        };
+        let len = usize::try_from(frames).ok().and_then(|frames| frames.checked_mul(chunk));
+        let Some(len) = len.filter(|len| *len <= self.waiting_len) else { return Ok(false) };
+        let sealing = Sealing::new(encryptor, split_to(&mut self.waiting, len), len)?;
         self.waiting_len -= len;
         self.sealed += frames * (chunk + FRAME_OVERHEAD) as u64;
         self.parted = end;
-        Some(Ok(self.begin(sealing, part_len)))
-    }
-
-    /// A part of the stream that begins with what the frames before have left over, and goes on with these.
-    fn begin(&mut self, sealing: Sealing, part_len: usize) -> BoxFuture<'static, Result<(), Fault>> {
-        let inner = self.inner.clone();
-        inner.missing.fetch_add(1, Ordering::Relaxed);
-        let slot = Arc::new(Mutex::new(None));
-        let (to, before, its) = (slot.clone(), self.last.clone(), inner.clone());
-        let started = async move {
-            let left = before.await?;
-            let frames = sealing.run().await.map_err(|error| Lost(error.to_string()))?;
-            let mut pieces = VecDeque::from([left, frames.into()]);
-            let part = split_to(&mut pieces, part_len);
-            // In the order of the stream: each waits for the one before.
-            let Some(upload) = &mut *its.upload() else {
-                return Err(Lost("the upload was ended before this part".into()));
-            };
-            *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(upload.put_part(part.into_iter().collect()));
-            // A copy, so that it does not keep all of the part in memory.
-            Ok(Vec::from(pieces).concat().into())
-        };
-        let started = started.boxed().shared();
-        self.last = started.clone();
-        let part = async move {
-            started.await?;
-            let part: Option<UploadPart> = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(part) = part {
-                part.await?;
-            }
-            inner.missing.fetch_sub(1, Ordering::Relaxed);
-            Ok(())
-        };
-        part.boxed()
+        self.inner.queue().behind.push_back(sealing);
+        self.inner.missing.fetch_add(1, Ordering::Relaxed);
+        self.parts += 1;
+        Ok(true)
     }
 
     /// Sends the rest of the stream, and completes the upload.
@@ -221,7 +256,7 @@ impl Upload {
             return Err(Fault::Words(words));
         }
         let sealing = Sealing::new(&mut encryptor, std::mem::take(&mut self.waiting), self.waiting_len)?;
-        let left = self.last.clone().await?;
+        let left = std::mem::take(&mut self.inner.queue().left);
         let mut rest = VecDeque::from([left, sealing.run().await?.into(), Bytes::copy_from_slice(&encryptor.finish())]);
         while !rest.is_empty() {
             let part = split_to(&mut rest, self.part_len.unwrap_or(LEAST_PART_LEN));
@@ -242,26 +277,29 @@ impl MultipartUpload for Upload {
         let part_len = *self.part_len.get_or_insert(len.max(LEAST_PART_LEN));
         self.waiting.extend(data.into_iter().filter(|piece| !piece.is_empty()));
         self.waiting_len += len;
-        let mut parts = Vec::new();
-        while let Some(part) = self.next_part(part_len) {
-            match part {
-                Ok(part) => parts.push(part),
-                Err(fault) => {
+        let first = self.parts;
+        let filled = loop {
+            match self.next_part(part_len) {
+                Ok(true) => {}
+                Ok(false) => break first..self.parts,
+                Err(error) => {
+                    // It cannot be completed without this.
                     self.inner.missing.fetch_add(1, Ordering::Relaxed);
                     self.encryptor = None;
-                    return ready(Err(fault.about(&self.path))).boxed();
+                    return ready(Err(Fault::from(error).about(&self.path))).boxed();
                 }
             }
-        }
-        let path = self.path.clone();
-        let all = async move {
+        };
+        let (inner, path) = (self.inner.clone(), self.path.clone());
+        let put = async move {
             // One after the other, so that no more than one of them is in memory sealed.
-            for part in parts {
-                part.await.map_err(|fault| fault.about(&path))?;
+            for part in filled {
+                inner.begin(part, part_len).await.map_err(|lost| Fault::from(lost).about(&path))?.await?;
+                inner.missing.fetch_sub(1, Ordering::Relaxed);
             }
             Ok(())
         };
-        all.boxed()
+        put.boxed()
     }
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {

@@ -1,0 +1,144 @@
+//! Damage of every kind to what lies in the inner store.
+
+use agcm::{Error, Key, object_store::EncryptedStore};
+use agcm_stores::content;
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+
+use crate::in_chunks;
+
+const CHUNK: usize = 16;
+
+/// An object of four chunks, of which the last is shorter, and what it was.
+async fn sealed(key: &Key) -> (Vec<u8>, Vec<u8>) {
+    let (path, content) = (Path::from("a"), content(55));
+    let store = EncryptedStore::with_options(InMemory::new(), key, &in_chunks(CHUNK));
+    store.put(&path, content.clone().into()).await.unwrap();
+    let sealed = store.get_ref().get(&path).await.unwrap().bytes().await.unwrap();
+    (sealed.to_vec(), content)
+}
+
+/// A store with this object, as one finds it that knows nothing of it.
+async fn with(key: &Key, object: Vec<u8>) -> (EncryptedStore<InMemory>, Path) {
+    let (inner, path) = (InMemory::new(), Path::from("a"));
+    inner.put(&path, object.into()).await.unwrap();
+    (EncryptedStore::with_options(inner, key, &in_chunks(CHUNK)), path)
+}
+
+#[tokio::test]
+async fn no_byte_of_an_object_can_be_changed_unnoticed() {
+    let key = Key::generate();
+    let (sealed, content) = sealed(&key).await;
+    for at in 0..sealed.len() {
+        for flip in [1, 0x80] {
+            let mut changed = sealed.clone();
+            changed[at] ^= flip;
+            let (store, path) = with(&key, changed).await;
+
+            // All of it: nothing goes unnoticed, and what came before is right.
+            match store.get(&path).await {
+                Ok(result) => {
+                    let error = result.bytes().await.unwrap_err();
+                    assert!(
+                        Error::from_store(&error).is_some() || error.to_string().contains("uniform"),
+                        "{at}: {error}"
+                    );
+                }
+                Err(error) => assert!(Error::from_store(&error).is_some(), "{at}: {error}"),
+            }
+
+            // A range: an error, or right; and an error if it is in the frames that hold it, or in either end.
+            let ranges = [20..40, 3..5, 54..55];
+            for (range, frames) in ranges.iter().zip([1..3, 0..1, 3..4]) {
+                let held = 80 + frames.start * 36..80 + frames.end * 36;
+                let must_fail = at < 80 || at >= sealed.len() - 37 || held.contains(&at);
+                match store.get_range(&path, range.clone()).await {
+                    Ok(bytes) => {
+                        assert!(!must_fail, "{at} {range:?}");
+                        assert_eq!(bytes, content[range.start as usize..range.end as usize]);
+                    }
+                    Err(error) => {
+                        assert!(must_fail, "{at} {range:?}: {error}");
+                        assert!(Error::from_store(&error).is_some(), "{at}: {error}");
+                    }
+                }
+            }
+
+            // Several at once: they are one request, but only the frames that hold them count.
+            let must_fail = at < 80 || at >= sealed.len() - 37 || !(80 + 36..80 + 2 * 36).contains(&at);
+            match store.get_ranges(&path, &[3..5, 54..55, 40..48]).await {
+                Ok(found) => {
+                    assert!(!must_fail, "{at}");
+                    assert_eq!(found, [&content[3..5], &content[54..55], &content[40..48]]);
+                }
+                Err(error) => {
+                    assert!(must_fail, "{at}: {error}");
+                    assert!(Error::from_store(&error).is_some(), "{at}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_object_can_be_cut_or_grown_unnoticed() {
+    let key = Key::generate();
+    let (sealed, _) = sealed(&key).await;
+    let cuts = (0..sealed.len()).map(|len| sealed[..len].to_vec());
+    let grown = [1, 20, 36, 37, 117].map(|more| [&sealed[..], &vec![0; more]].concat());
+    let twice = [[&sealed[..], &sealed].concat()];
+    for object in cuts.chain(grown).chain(twice) {
+        let len = object.len();
+        let (store, path) = with(&key, object).await;
+        let whole = match store.get(&path).await {
+            Ok(result) => result.bytes().await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(Error::from_store(&whole).is_some() || whole.to_string().contains("uniform"), "{len}: {whole}");
+        assert!(whole.to_string().contains("the object \"a\""), "{whole}");
+        for range in [0..1, 20..40, 54..55] {
+            let error = store.get_range(&path, range.clone()).await.unwrap_err();
+            assert!(Error::from_store(&error).is_some(), "{len} {range:?}: {error}");
+            store.get_ranges(&path, &[range]).await.unwrap_err();
+        }
+        if len < sealed.len() {
+            let found = Error::from_store(&store.get_range(&path, 0..1).await.unwrap_err());
+            assert_eq!(found, Some(Error::Truncated { at: len as u64 }));
+        }
+    }
+}
+
+#[tokio::test]
+async fn frames_cannot_change_places() {
+    let key = Key::generate();
+    let (mut changed, _) = sealed(&key).await;
+    changed[80..80 + 72].rotate_left(36);
+    let (store, path) = with(&key, changed).await;
+    let error = store.get(&path).await.unwrap().bytes().await.unwrap_err();
+    assert_eq!(Error::from_store(&error), Some(Error::Corrupt { frame: 0, at: 80 }));
+    let error = store.get_range(&path, 16..32).await.unwrap_err();
+    assert_eq!(Error::from_store(&error), Some(Error::Corrupt { frame: 1, at: 116 }));
+}
+
+#[tokio::test]
+async fn what_came_before_damage_is_right_and_the_error_is_said_again_instead_of_an_end() {
+    use futures::StreamExt;
+
+    let key = Key::generate();
+    let (mut changed, content) = sealed(&key).await;
+    changed[80 + 2 * 36 + 10] ^= 1;
+    let (store, path) = with(&key, changed).await;
+    for range in [None, Some(1..55)] {
+        let start = range.is_some() as usize;
+        let options = object_store::GetOptions::new().with_range(range);
+        let mut pieces = store.get_opts(&path, options).await.unwrap().into_stream();
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            found.extend(pieces.next().await.unwrap().unwrap());
+        }
+        assert_eq!(found, content[start..32]);
+        for _ in 0..3 {
+            let error = pieces.next().await.unwrap().unwrap_err();
+            assert_eq!(Error::from_store(&error), Some(Error::Corrupt { frame: 2, at: 152 }));
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Uploads in parts: what arrives, what must not become an object, and what is aborted.
+
+use agcm::{Error, Key, object_store::StoreOptions};
+use agcm_stores::{content, failure};
+use futures::{FutureExt, future::join_all};
+use object_store::{Error as StoreError, ObjectStoreExt, PutPayload, WriteMultipart, path::Path};
+use proptest::{collection::vec, prelude::*, sample::Index, test_runner::Config};
+
+use crate::watched;
+
+fn options(chunk: usize, part: usize) -> StoreOptions {
+    StoreOptions::new().chunk_size(chunk).unwrap().part_len(part)
+}
+
+/// How long the parts were that the inner store got.
+fn parts(log: &[String]) -> Vec<usize> {
+    let parts = log.iter().filter_map(|request| request.strip_prefix("part ")?.split(" of ").nth(1));
+    parts.map(|len| len.parse().unwrap()).collect()
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 200, ..Config::default() })]
+
+    #[test]
+    fn parts_of_any_length_in_any_order_make_up_the_object(
+        chunk in 1..100_usize,
+        part in 1..500_usize,
+        lens in vec(0..300_usize, 0..20),
+        order in vec(any::<Index>(), 20),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (store, watched) = watched(&Key::generate(), &options(chunk, part));
+            let (path, content) = (Path::from("a"), content(lens.iter().sum()));
+            let mut upload = store.put_multipart(&path).await.unwrap();
+            let mut rest = &content[..];
+            let mut futures = Vec::new();
+            for len in &lens {
+                let (now, later) = rest.split_at(*len);
+                rest = later;
+                // In pieces that do not care for chunks.
+                futures.push(upload.put_part(now.chunks(7).map(bytes::Bytes::copy_from_slice).collect::<PutPayload>()));
+            }
+            for order in order {
+                if !futures.is_empty() {
+                    futures.swap_remove(order.index(futures.len())).await.unwrap();
+                }
+            }
+            watched.inner().head(&path).await.unwrap_err();
+            upload.complete().await.unwrap();
+
+            let sealed = watched.inner().head(&path).await.unwrap().size as usize;
+            let parts = parts(&watched.log());
+            let (last, full) = parts.split_last().unwrap();
+            assert!(full.iter().all(|len| *len == part) && (1..=part).contains(last), "{parts:?} of {part}");
+            assert_eq!(parts.iter().sum::<usize>(), sealed);
+            assert_eq!(sealed, 117 + content.len() + 20 * content.len().div_ceil(chunk));
+            assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), content);
+            if !content.is_empty() {
+                assert_eq!(store.get_range(&path, 0..9999).await.unwrap(), content);
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_part_is_sent_as_soon_as_there_is_enough_for_it() {
+    let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    let mut sent = 0;
+    for put in 1..2000_usize {
+        upload.put_part(vec![7; 11].into()).await.unwrap();
+        sent += parts(&watched.log()).len();
+        // What waits is less than a part and a chunk.
+        let waits = (put * 11).saturating_sub(sent * 1000);
+        assert!(waits < 1000 + 100, "{waits} bytes after {put} puts");
+    }
+    drop(upload);
+}
+
+#[tokio::test]
+async fn parts_have_the_length_of_the_first_that_is_put_but_what_s3_asks_for() {
+    for (first, expected) in [(1000, 5 * 1024 * 1024), (6_000_000, 6_000_000)] {
+        let (store, watched) = watched(&Key::generate(), &StoreOptions::new());
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        upload.put_part(vec![1; first].into()).await.unwrap();
+        for _ in 0..4 {
+            upload.put_part(vec![1; 6_000_000].into()).await.unwrap();
+        }
+        upload.complete().await.unwrap();
+        let parts = parts(&watched.log());
+        assert!(parts[..parts.len() - 1].iter().all(|len| *len == expected), "{parts:?}");
+        assert!(parts.len() > 3);
+    }
+}
+
+#[tokio::test]
+async fn chunks_may_be_longer_than_parts_and_are_sealed_elsewhere_if_they_are_long() {
+    for (chunk, part) in [(3_000_000, 1_000_000), (10 * 1024 * 1024, 5 * 1024 * 1024), (1_500_000, 4_000_000)] {
+        let (store, watched) = watched(&Key::generate(), &options(chunk, part));
+        let (path, content) = (Path::from("a"), content(12_345_678));
+        let mut upload = store.put_multipart(&path).await.unwrap();
+        let puts: Vec<_> = content.chunks(2_000_000).map(|data| upload.put_part(data.to_vec().into())).collect();
+        assert!(join_all(puts).await.into_iter().all(|put| put.is_ok()));
+        upload.complete().await.unwrap();
+        let parts = parts(&watched.log());
+        assert!(parts[..parts.len() - 1].iter().all(|len| *len == part), "{parts:?}");
+        assert!(store.get(&path).await.unwrap().bytes().await.unwrap() == content);
+        assert!(store.get_range(&path, 2_999_999..9_000_001).await.unwrap() == content[2_999_999..9_000_001]);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_is_aborted_and_never_completed() {
+    let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+    let path = Path::from("a");
+    for puts in [0, 3, 30] {
+        let mut upload = store.put_multipart(&path).await.unwrap();
+        for _ in 0..puts {
+            upload.put_part(vec![1; 100].into()).await.unwrap();
+        }
+        watched.log();
+        drop(upload);
+        tokio::task::yield_now().await;
+        assert_eq!(watched.log(), ["abort"]);
+        assert!(matches!(store.head(&path).await.unwrap_err(), StoreError::NotFound { .. }));
+        watched.log();
+    }
+}
+
+#[test]
+fn an_upload_that_is_dropped_outside_of_its_runtime_is_aborted_there() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+    let upload = runtime.block_on(store.put_multipart(&Path::from("a"))).unwrap();
+    drop(upload);
+    assert_eq!(watched.log(), ["upload"]);
+    runtime.block_on(tokio::task::yield_now());
+    assert_eq!(watched.log(), ["abort"]);
+}
+
+#[tokio::test]
+async fn to_drop_what_completes_is_to_abort() {
+    let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    upload.put_part(vec![1; 5000].into()).await.unwrap();
+    // It waits for the blocking pool, where the rest is sealed.
+    let rest = upload.put_part(vec![1; 50_000_000].into());
+    assert!(rest.now_or_never().is_none());
+    watched.log();
+    drop(upload.complete());
+    // Nothing of it has begun.
+    assert!(watched.log().is_empty());
+    upload.complete().await.unwrap_err();
+    assert_eq!(watched.log(), ["abort"]);
+    assert!(watched.inner().head(&Path::from("a")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_part_that_failed_or_was_given_up_keeps_the_upload_from_being_completed() {
+    for fails in [true, false] {
+        let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+        let path = Path::from("a");
+        let mut upload = store.put_multipart(&path).await.unwrap();
+        upload.put_part(vec![1; 2000].into()).await.unwrap();
+        if fails {
+            watched.set_hook(|request| request.starts_with("part 3").then(failure));
+            let error = upload.put_part(vec![1; 2000].into()).await.unwrap_err();
+            assert_eq!(error.to_string(), failure().to_string());
+        } else {
+            drop(upload.put_part(vec![1; 2000].into()));
+        }
+        // Others may go on.
+        upload.put_part(vec![1; 2000].into()).await.unwrap();
+        watched.log();
+        let error = upload.complete().await.unwrap_err();
+        assert!(error.to_string().contains("did not arrive"), "{error}");
+        assert_eq!(watched.log(), ["abort"]);
+        assert!(watched.inner().head(&path).await.is_err());
+        // It has ended: there is nothing to abort, and nothing to go on with.
+        upload.abort().await.unwrap();
+        let error = upload.put_part(vec![1; 10].into()).await.unwrap_err();
+        assert_eq!(Error::from_store(&error), Some(Error::Finished));
+        let error = upload.complete().await.unwrap_err();
+        assert_eq!(Error::from_store(&error), Some(Error::Finished));
+        drop(upload);
+        tokio::task::yield_now().await;
+        assert!(watched.log().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_fails_at_the_end_is_an_error_and_aborts() {
+    for fails in ["part 1", "complete"] {
+        let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        upload.put_part(vec![1; 200].into()).await.unwrap();
+        watched.set_hook(move |request| request.starts_with(fails).then(failure));
+        let error = upload.complete().await.unwrap_err();
+        assert_eq!(error.to_string(), failure().to_string());
+        assert_eq!(watched.log().last().unwrap(), "abort");
+        assert!(watched.inner().head(&Path::from("a")).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn an_upload_can_be_aborted_and_nothing_of_it_is_left() {
+    let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    upload.put_part(vec![1; 2000].into()).await.unwrap();
+    let late = upload.put_part(vec![1; 2000].into());
+    watched.log();
+    upload.abort().await.unwrap();
+    late.await.unwrap_err();
+    drop(upload);
+    tokio::task::yield_now().await;
+    assert_eq!(watched.log(), ["abort"]);
+}
+
+#[tokio::test]
+async fn writers_of_the_crate_object_store_write_through_it() {
+    let (store, watched) = watched(&Key::generate(), &StoreOptions::new());
+    let (path, content) = (Path::from("a"), content(23_000_000));
+    let mut writer = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
+    for data in content.chunks(100_000) {
+        writer.wait_for_capacity(2).await.unwrap();
+        writer.write(data);
+    }
+    writer.finish().await.unwrap();
+    assert!(store.get(&path).await.unwrap().bytes().await.unwrap() == content);
+
+    watched.set_hook(|request| request.starts_with("part 2").then(failure));
+    let mut writer = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
+    writer.write(&content);
+    let error = writer.finish().await.unwrap_err();
+    assert_eq!(error.to_string(), failure().to_string());
+    assert!(watched.log().contains(&"abort".to_owned()));
+    assert!(store.get(&path).await.unwrap().bytes().await.unwrap() == content);
+}
