@@ -22,6 +22,7 @@
 //! | something that pushes an encrypted stream, and an [`AsyncWrite`](tokio::io::AsyncWrite) | the plaintext written there | [`DecryptWriter`] |
 //! | an encrypted file, or anything [`AsyncSeek`](tokio::io::AsyncSeek) | to read the plaintext from any place | [`SeekReader`] |
 //! | an encrypted file or object, and many readers | ranges of the plaintext, many at once | [`RangeReader`], over any [`ReadAt`] |
+//! | an object store of the crate `object_store` | its objects encrypted, for whatever works over such a store | `object_store::EncryptedStore` (feature `object_store`) |
 //! | a length | to know another: `Content-Length`, `Range` | [`geometry`] |
 //! | a stream, and no key | to know what it is | [`inspect()`] |
 //! | work that takes long | to see how far it is | [`FileOptions::progress`], [`ProgressReader`], [`ProgressWriter`] |
