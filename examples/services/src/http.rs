@@ -276,7 +276,7 @@ async fn put(
     let mut replaces = false;
     let body = Limited::new(body, usize::try_from(service.0.max_len).unwrap_or(usize::MAX));
     let body = Body::new(body).into_data_stream().map_err(Refusal::of_the_body);
-    // When all has arrived and before anything is published, it is this name's turn: nobody else changes it meanwhile.
+    // When all has arrived and before anything is published, it is this name's turn: no other request changes it meanwhile.
     let turn_comes = async {
         turn = Some(service.turn(&name).lock().await);
         let version = service.version(&path).await?;
@@ -285,7 +285,7 @@ async fn put(
         Ok(Bytes::new())
     };
     let encrypt = EncryptOptions::new().context(context(&name)).map_err(|error| failed(error.into()))?;
-    let options = FileOptions::new().encrypt_options(encrypt).overwrite(!conditions.replaces_nothing());
+    let options = FileOptions::new().encrypt_options(encrypt).overwrite(true);
     let reader = StreamReader::new(body.map_err(io::Error::from).chain(stream::once(turn_comes)));
     options.encrypt_from(reader, &path, &service.0.key).await.map_err(failed)?;
 
@@ -372,11 +372,6 @@ impl Conditions {
         };
         if matches && differs { Ok(()) } else { Err(Refusal::PRECONDITION) }
     }
-
-    /// Then the file system sees to it, even if others than this service write to the folder.
-    fn replaces_nothing(&self) -> bool {
-        self.if_none_match == Some(IfNoneMatch::any())
-    }
 }
 
 /// What a `GET` is for.
@@ -435,7 +430,6 @@ impl Refusal {
             io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => {
                 Self(StatusCode::NOT_FOUND, "there is no such file")
             }
-            io::ErrorKind::AlreadyExists => Self::PRECONDITION,
             kind => {
                 eprintln!("{name}: {error}");
                 match kind {

@@ -104,7 +104,7 @@ fn has_curl() -> bool {
 fn until(what: &str, is: impl Fn() -> bool) {
     let start = Instant::now();
     while !is() {
-        assert!(start.elapsed() < Duration::from_secs(10), "in ten seconds not: {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "in a minute not: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -205,7 +205,7 @@ fn memory_does_not_grow_with_what_is_uploaded_and_downloaded() {
     let (_, before) = transfer("small");
     let (got, after) = transfer("large");
     assert_eq!(got, LEN.to_string());
-    assert!(after < before + (4 << 20), "{before} bytes of memory for a small file, {after} for a large one");
+    assert!(after < before + (16 << 20), "{before} bytes of memory for a small file, {after} for a large one");
     assert!(after < 64 << 20, "{after} bytes of memory");
     eprintln!("{} KiB of memory for 8 MiB, {} KiB for 256 MiB", before / 1024, after / 1024);
     program.stop("-TERM");

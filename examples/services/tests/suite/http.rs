@@ -462,8 +462,16 @@ async fn an_upload_that_is_cut_leaves_nothing_and_what_was_there_stays() {
             }
         }
         // A client whose own source fails.
-        let pieces = vec![Ok(Bytes::from(content.clone())), Err(io::Error::other("the tape is torn"))];
-        running.put(name, Body::wrap_stream(stream::iter(pieces))).send().await.unwrap_err();
+        let (fail, wait) = oneshot::channel::<()>();
+        let begin = stream::iter([io::Result::Ok(Bytes::from(content.clone()))]);
+        let end = stream::once(async move {
+            wait.await.unwrap();
+            Err(io::Error::other("the tape is torn"))
+        });
+        let failing = tokio::spawn(running.put(name, Body::wrap_stream(begin.chain(end))).send());
+        until("the upload has begun", is_partial).await;
+        fail.send(()).unwrap();
+        failing.await.unwrap().unwrap_err();
         until("the upload is gone", || !is_partial()).await;
         assert_eq!(names(&running.folder), ["old.agcm"]);
     }
@@ -643,7 +651,7 @@ async fn a_service_that_is_told_to_stop_ends_what_it_has_begun() {
     let mut got = response.chunk().await.unwrap().unwrap().to_vec();
 
     running.stop.send(()).unwrap();
-    timeout(Duration::from_secs(10), async { while TcpStream::connect(running.address).await.is_ok() {} })
+    timeout(Duration::from_secs(60), async { while TcpStream::connect(running.address).await.is_ok() {} })
         .await
         .unwrap();
     assert!(!running.serving.is_finished());
@@ -651,7 +659,7 @@ async fn a_service_that_is_told_to_stop_ends_what_it_has_begun() {
         got.extend_from_slice(&piece);
     }
     assert_same(&got, &content);
-    timeout(Duration::from_secs(10), running.serving).await.unwrap().unwrap().unwrap();
+    timeout(Duration::from_secs(60), running.serving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -660,7 +668,7 @@ async fn a_client_that_never_ends_does_not_keep_the_service_from_stopping() {
     let stalled = running.raw("PUT /file HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxxx").await;
     until("the upload has begun", || !names(&running.folder).is_empty()).await;
     running.stop.send(()).unwrap();
-    let stopped = timeout(Duration::from_secs(10), running.serving).await.unwrap().unwrap();
+    let stopped = timeout(Duration::from_secs(60), running.serving).await.unwrap().unwrap();
     assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::TimedOut);
     drop(stalled);
     until("the upload is gone", || names(&running.folder).is_empty()).await;

@@ -44,13 +44,13 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 
 /// Waits until something is so, which others bring about.
 pub(crate) async fn until(what: &str, is: impl Fn() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if is() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("in ten seconds not: {what}");
+    panic!("in a minute not: {what}");
 }
 
 /// As `assert_eq`, which would print some MB.
