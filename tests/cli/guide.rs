@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     folder::Folder,
-    tool::{Run, agcm, folder, in_folder, text},
+    tool::{KEY, Run, agcm, folder, in_folder, text},
 };
 
 const PAGES: [(&str, &str); 5] = [
@@ -56,6 +56,27 @@ fn runs(page: &str) -> Vec<(&str, Vec<&str>)> {
     runs
 }
 
+/// A folder with what the commands of a page begin with.
+fn prepared(page: &str) -> Folder {
+    let folder = Folder::new();
+    let dump: String = (1..=200_000).map(|row| format!("{row}\n")).collect();
+    match page {
+        "from_go.md" => {
+            folder.write("old.stream", GO_STREAM);
+            folder.write("old.key", GO_KEY);
+        }
+        "restoring.md" => {
+            folder.write("backup.key", format!("{KEY}\n"));
+            let options = "encrypt -k backup.key -c db/2026-11-22 -o db.agcm";
+            agcm(&folder, options).write_stdin(dump).succeeds();
+        }
+        _ => {
+            folder.write("db.dump", dump);
+        }
+    }
+    folder
+}
+
 /// Whether a line is as it was shown.
 fn fits(shown: &str, line: &str) -> bool {
     match shown.split_once("...") {
@@ -78,9 +99,7 @@ fn what_the_guide_shows_is_what_happens() {
     .unwrap();
     let (mut count, mut faults) = (0, String::new());
     for (name, page) in PAGES {
-        let folder = Folder::new();
-        folder.write("old.stream", GO_STREAM);
-        folder.write("old.key", GO_KEY);
+        let folder = prepared(name);
         for (command, shown) in runs(page) {
             let mut shell = Command::new("bash");
             shell.args(["-c", &format!("exec 2>&1; umask 077; {command}")]).env("PATH", &path);
