@@ -94,6 +94,7 @@ pub async fn decrypt_file(src: impl AsRef<Path>, dst: impl AsRef<Path>, keys: im
 /// Authenticates all of the file `src`, and returns the number of plaintext bytes. Nothing is written.
 ///
 /// If this says that a backup is good, [`decrypt_file`] restores it, as long as the file stays as it is.
+/// If it does not, [the runbook](crate::guide::restoring) says how to go on.
 ///
 /// # Errors
 ///

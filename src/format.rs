@@ -131,7 +131,7 @@
 
 use crate::error::Error;
 
-/// The chunk size that is used unless another is chosen, in bytes: 64 KiB.
+/// The chunk size that is used unless another is chosen, in bytes: 64 KiB. [The guide](crate::guide::chunk_size) says why.
 pub const DEFAULT_CHUNK_SIZE: usize = 64 * 1024;
 /// The largest chunk size of a stream, in bytes: 10 MiB.
 pub const MAX_CHUNK_SIZE: usize = 10 * 1024 * 1024;

@@ -150,7 +150,8 @@ pub(super) async fn blocking<T: Send + 'static>(
     crate::blocking::io(move || Ok(work())).await?
 }
 
-/// What keeps a key store from doing what it was asked to.
+/// What keeps a key store from doing what it was asked to: [the
+/// runbook](crate::guide::restoring#what-is-wrong-with-a-key-store) says what to do about it.
 ///
 /// The messages name ids and paths, never a byte of a key or a passphrase, and never an id that was not asked for.
 #[derive(Debug)]
