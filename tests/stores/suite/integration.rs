@@ -73,7 +73,8 @@ async fn over_files() {
 
 #[tokio::test]
 async fn over_s3() {
-    for (i, options) in options().into_iter().enumerate() {
+    // The plainest is in the others; here it takes long.
+    for (i, options) in options().into_iter().enumerate().skip(1) {
         let Some(inner) = agcm_stores::s3(&format!("suite-{i}")).await else { return };
         let store = EncryptedStore::with_options(inner, &Key::generate(), &options);
         all(&store, Can { update: true, copy_if_not_exists: true }).await;
