@@ -3,6 +3,7 @@
 mod binding;
 mod foreign;
 mod integration;
+mod parquet;
 mod ranges;
 mod requests;
 mod tamper;
