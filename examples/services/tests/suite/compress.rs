@@ -72,7 +72,8 @@ async fn a_few_bytes_that_would_become_very_many_are_refused() {
     fs::File::create(path("plain")).unwrap().write_all(&vec![0; 10_000_000]).unwrap();
     store(&path("plain"), &path("sealed"), &key).await.unwrap();
     assert!(fs::metadata(path("sealed")).unwrap().len() < 20_000);
-    restore(&path("sealed"), &path("restored"), &key, 9_999_999).await.unwrap_err();
+    let error = restore(&path("sealed"), &path("restored"), &key, 9_999_999).await.unwrap_err();
+    assert!(error.to_string().contains("more than 9999999"), "{error}");
     assert_eq!(names(folder.path()), ["plain", "sealed"]);
     // Nor is anything replaced.
     restore(&path("sealed"), &path("plain"), &key, 10_000_000).await.unwrap_err();
