@@ -225,6 +225,41 @@ fn workers_tell_of_an_end_when_all_before_it_was_opened() {
     assert_eq!((events[1].number("bytes"), events[1].number("frames")), (60 * LONG as u64, 60));
 }
 
+/// The bulk of a large file is opened by several threads, out of sight of who reads in order.
+#[test]
+fn large_files_tell_of_as_much_as_small_ones() {
+    const MANY: usize = 100;
+    let (alone, runtime, key) = (alone(), runtime(), Key::generate());
+    let plain = vec![7; MANY * 65_536 + 5];
+    let whole = agcm::encrypt(&key, &plain);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("plain"), &plain).unwrap();
+    let log = alone.record(|| {
+        runtime.block_on(encrypt_file(path("plain"), path("sealed"), &key)).unwrap();
+    });
+    let sealed = events(&log, "agcm::stream");
+    assert_eq!(names(&sealed), ["stream opened", "stream finished"]);
+    assert_eq!((sealed[1].number("bytes"), sealed[1].number("frames")), (plain.len() as u64, MANY as u64 + 1));
+
+    let at = |frame: usize| 80 + frame * 65_556;
+    let mut damaged = whole.clone();
+    damaged[at(70) + 5] ^= 1;
+    let mut cases = vec![(&whole[..], "finished", plain.len(), MANY + 1), (&damaged, "failed", 70 * 65_536, 70)];
+    // One of them ends where those end that are opened together.
+    cases.extend((80..84).map(|frame| (&whole[..at(frame) + 50], "failed", frame * 65_536, frame)));
+    for (stream, outcome, bytes, frames) in cases {
+        std::fs::write(path("sealed"), stream).unwrap();
+        for workers in 1..4 {
+            let files = FileOptions::new().decrypt_options(DecryptOptions::new().workers(workers));
+            let log = alone.record(|| drop(runtime.block_on(files.verify_file(path("sealed"), &key))));
+            let events = events(&log, "agcm::stream");
+            assert_eq!(names(&events), ["stream opened", &format!("stream {outcome}")]);
+            assert_eq!((events[1].number("bytes"), events[1].number("frames")), (bytes as u64, frames as u64));
+        }
+    }
+}
+
 #[test]
 fn readers_by_offset_tell_that_they_were_opened_and_what_they_could_not_read() {
     let alone = alone();
