@@ -141,7 +141,7 @@ mod spans;
 mod upload;
 mod work;
 
-use std::{collections::VecDeque, fmt, ops::Range, sync::Arc};
+use std::{collections::VecDeque, fmt, mem, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -154,6 +154,7 @@ use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
     RenameOptions, RenameTargetMode, path::Path,
 };
+use zeroize::Zeroizing;
 
 pub use self::options::StoreOptions;
 use self::{
@@ -263,10 +264,8 @@ impl<S: ObjectStore> EncryptedStore<S> {
     async fn get_whole(&self, path: &Path, asked: GetOptions) -> object_store::Result<(Whole, ObjectMeta, Along)> {
         let opener = self.opener(path)?;
         let mut answer = self.inner.get_opts(path, asked).await?;
-        let along = Along {
-            attributes: std::mem::take(&mut answer.attributes),
-            extensions: std::mem::take(&mut answer.extensions),
-        };
+        let along =
+            Along { attributes: mem::take(&mut answer.attributes), extensions: mem::take(&mut answer.extensions) };
         let sealed = answer.meta.clone();
         let whole = Whole::start(answer, opener.keys, &opener.options, opener.chunk_size).await;
         let whole = whole.map_err(|fault| fault.about(path))?;
@@ -347,8 +346,8 @@ impl<S: ObjectStore> EncryptedStore<S> {
         let about = |fault: Fault| fault.about(&opened.meta().location);
         let sealed = opened.layout.covering(range.clone()).map_err(|error| about(error.into()))?.stream;
         let mut answer = opened.get(&self.inner, sealed, extensions).await?;
-        let attributes = std::mem::take(&mut answer.attributes);
-        let extensions = std::mem::take(&mut answer.extensions);
+        let attributes = mem::take(&mut answer.attributes);
+        let extensions = mem::take(&mut answer.extensions);
         let part = Part::new(answer, opened.stream.clone(), range.clone()).map_err(about)?;
         let payload = GetResultPayload::Stream(part.into_pieces(opened.meta().location));
         Ok(GetResult { payload, meta: opened.meta(), range, attributes, extensions })
@@ -359,7 +358,10 @@ impl<S: ObjectStore> EncryptedStore<S> {
         let path = opened.meta().location;
         let spans = spans(&opened.layout, ranges).map_err(|error| Fault::from(error).about(&path))?;
         let fetched = stream::iter(spans).map(|span| self.fetch_span(opened, span)).buffered(SPANS_AT_A_TIME);
-        let fetched: Vec<(u64, Bytes)> = fetched.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        let fetched = fetched.try_collect::<Vec<_>>().await?.into_iter().flatten();
+        // Until all of it is there, it is wiped if it is dropped.
+        let fetched: Vec<(u64, Bytes)> =
+            fetched.map(|(start, mut bytes)| (start, mem::take(&mut *bytes).into())).collect();
         let find = |range: &Range<u64>| {
             let (start, bytes) = &fetched[fetched.partition_point(|(start, _)| *start <= range.start) - 1];
             bytes.slice(index(range.start - start)..index(range.end - start))
@@ -368,7 +370,7 @@ impl<S: ObjectStore> EncryptedStore<S> {
     }
 
     /// The plaintext of a span, each range with its start.
-    async fn fetch_span(&self, opened: &Opened, span: Span) -> object_store::Result<Vec<(u64, Bytes)>> {
+    async fn fetch_span(&self, opened: &Opened, span: Span) -> object_store::Result<Vec<(u64, Zeroizing<Vec<u8>>)>> {
         let path = opened.meta().location;
         let about = |fault: Fault| fault.about(&path);
         let answer = opened.get(&self.inner, span.sealed, Extensions::default()).await?;
@@ -377,9 +379,9 @@ impl<S: ObjectStore> EncryptedStore<S> {
         let mut fetched = Vec::with_capacity(span.plaintext.len());
         for range in span.plaintext {
             // Not yet read, but authentically there.
-            let mut bytes = Vec::with_capacity(index(range.end - range.start));
+            let mut bytes = Zeroizing::new(Vec::with_capacity(index(range.end - range.start)));
             part.read(range.clone(), &mut bytes).await.map_err(about)?;
-            fetched.push((range.start, bytes.into()));
+            fetched.push((range.start, bytes));
         }
         Ok(fetched)
     }
@@ -515,7 +517,7 @@ impl<S: ObjectStore> ObjectStore for EncryptedStore<S> {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
         let mut result = self.inner.list_with_delimiter(prefix).await?;
-        let sealed = std::mem::take(&mut result.objects).into_iter();
+        let sealed = mem::take(&mut result.objects).into_iter();
         result.objects = sealed.map(|sealed| unsealed(sealed, self.options.chunk_size)).collect();
         Ok(result)
     }

@@ -3,7 +3,11 @@
 //! This must never give out a byte that was not authenticated at its own place, never end before all was given out that
 //! was asked for, and never hold more than a frame and the piece of the answer that it lies in.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    mem,
+    ops::{Deref, DerefMut, Range},
+    sync::Arc,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{
@@ -55,8 +59,8 @@ impl Inflow {
     }
 
     /// The next `len` bytes, or fewer if the answer ends before.
-    async fn take(&mut self, len: usize) -> Result<BytesMut, Fault> {
-        let mut taken = BytesMut::with_capacity(len);
+    async fn take(&mut self, len: usize) -> Result<Frame, Fault> {
+        let mut taken = Frame(BytesMut::with_capacity(len));
         while taken.len() < len && self.has_more().await? {
             let n = self.piece.len().min(len - taken.len());
             taken.extend_from_slice(&self.piece[..n]);
@@ -73,6 +77,40 @@ impl Inflow {
             len -= n as u64;
         }
         Ok(())
+    }
+}
+
+/// A frame, sealed or opened, in a buffer that is wiped unless it is given out.
+struct Frame(BytesMut);
+
+impl Frame {
+    /// Gives out a part of it.
+    fn give_out(mut self, part: Range<usize>, plaintext: &Range<usize>) -> Bytes {
+        if part == *plaintext {
+            return mem::take(&mut self.0).freeze().slice(part);
+        }
+        // A copy, so that what is beside it is neither kept in memory nor left there.
+        Bytes::copy_from_slice(&self.0[part])
+    }
+}
+
+impl Deref for Frame {
+    type Target = BytesMut;
+
+    fn deref(&self) -> &BytesMut {
+        &self.0
+    }
+}
+
+impl DerefMut for Frame {
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        &mut self.0
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -115,7 +153,7 @@ pub(super) struct Whole {
 /// A frame that is being opened.
 struct Opening {
     decryptor: Decryptor,
-    frame: BytesMut,
+    frame: Frame,
     step: Option<Result<Step, Error>>,
 }
 
@@ -171,7 +209,7 @@ impl Whole {
         let piece = match step.transpose()? {
             Some(Step::Data { plaintext, .. }) if word == Some(expected) => {
                 self.place.add(chunk);
-                Some(frame.freeze().slice(plaintext))
+                Some(frame.give_out(plaintext.clone(), &plaintext))
             }
             Some(Step::End { consumed }) => {
                 if consumed < frame.len() || self.inflow.has_more().await? {
@@ -215,7 +253,7 @@ pub(super) struct Part {
 struct OpeningAt {
     stream: Arc<ByOffset>,
     place: Tally,
-    frame: BytesMut,
+    frame: Frame,
     opened: Option<Result<usize, Error>>,
 }
 
@@ -250,16 +288,14 @@ impl Part {
         self.place = first;
         while self.place.total() < range.end {
             let start = self.place.total();
-            let mut frame = self.open_next().await?;
-            out.extend_from_slice(&frame[within(&range, start, frame.len())]);
-            // It is not given out.
-            frame.zeroize();
+            let (frame, plaintext) = self.open_next().await?;
+            out.extend_from_slice(&frame[within(&range, start, &plaintext)]);
         }
         Ok(())
     }
 
-    /// The plaintext of the next frame.
-    async fn open_next(&mut self) -> Result<BytesMut, Fault> {
+    /// The next frame, opened, and where its plaintext is in it.
+    async fn open_next(&mut self) -> Result<(Frame, Range<usize>), Fault> {
         let len = self.stream.most_at(&self.place);
         let frame = self.inflow.take(FRAME_OVERHEAD + len).await?;
         if frame.len() < FRAME_OVERHEAD + len {
@@ -268,12 +304,10 @@ impl Part {
             return Err(Fault::Words(words.into()));
         }
         let opening = OpeningAt { stream: self.stream.clone(), place: self.place, frame, opened: None };
-        let mut opening = work_on(opening, len, |opening| opening.opened.is_none(), OpeningAt::open).await?;
+        let opening = work_on(opening, len, |opening| opening.opened.is_none(), OpeningAt::open).await?;
         let len = opening.opened.transpose()?.unwrap_or_default();
         self.place.add(len);
-        opening.frame.advance(WORD_LEN);
-        opening.frame.truncate(len);
-        Ok(opening.frame)
+        Ok((opening.frame, WORD_LEN..WORD_LEN + len))
     }
 }
 
@@ -283,17 +317,18 @@ impl Source for Part {
             return Ok(None);
         }
         let start = self.place.total();
-        let frame = self.open_next().await?.freeze();
-        let piece = frame.slice(within(&self.rest, start, frame.len()));
+        let (frame, plaintext) = self.open_next().await?;
+        let piece = frame.give_out(within(&self.rest, start, &plaintext), &plaintext);
         self.rest.start += piece.len() as u64;
         Ok(Some(piece))
     }
 }
 
-/// The part of a frame that lies in `range`, if its plaintext begins at `start` and has `len` bytes.
-fn within(range: &Range<u64>, start: u64, len: usize) -> Range<usize> {
+/// The part of a frame that lies in `range`, if its plaintext begins at `start`, and lies in it where it is said.
+fn within(range: &Range<u64>, start: u64, plaintext: &Range<usize>) -> Range<usize> {
+    let len = plaintext.len();
     let index = |position: u64| usize::try_from(position.saturating_sub(start)).unwrap_or(len).min(len);
-    index(range.start)..index(range.end)
+    plaintext.start + index(range.start)..plaintext.start + index(range.end)
 }
 
 /// The layout of an object of this length.

@@ -4,7 +4,7 @@
 //! that which was opened, and what is answered is looked at too. Where it knows none, the tags of the frames still keep
 //! versions apart.
 
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 use object_store::{
     Attributes, Error as StoreError, Extensions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, path::Path,
@@ -62,8 +62,8 @@ impl Opened {
             Ok(answer) => answer,
             Err(error) => return Err(explain(inner, path, asked, error).await),
         };
-        let (sealed, attributes) = (answer.meta.clone(), std::mem::take(&mut answer.attributes));
-        let along = Along { attributes, extensions: std::mem::take(&mut answer.extensions) };
+        let (sealed, attributes) = (answer.meta.clone(), mem::take(&mut answer.attributes));
+        let along = Along { attributes, extensions: mem::take(&mut answer.extensions) };
         let version = asked.version.clone();
         if let Some(known) = known.filter(|known| known.is(&sealed) && known.version == version) {
             return Ok((known, along));

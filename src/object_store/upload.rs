@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     future::ready,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -63,8 +64,8 @@ struct Inner {
     runtime: Option<Handle>,
 }
 
-/// The parts on their way to the inner store, which has to get them in the order of the stream. Whoever waits for one drives those
-/// before it as well.
+/// The parts on their way to the inner store, which has to get them in the order of the stream. Whoever waits for one
+/// drives those before it as well.
 struct Queue {
     /// `None` once it was completed or aborted, or while that is done.
     upload: Option<Box<dyn MultipartUpload>>,
@@ -145,7 +146,7 @@ impl Queue {
     /// Gives the inner store the next part, whose frames these are, behind what was left over before.
     fn put(&mut self, frames: Bytes, part_len: usize) {
         let Some(upload) = &mut self.upload else { return };
-        let mut pieces = VecDeque::from([std::mem::take(&mut self.left), frames]);
+        let mut pieces = VecDeque::from([mem::take(&mut self.left), frames]);
         let part = split_to(&mut pieces, part_len).into_iter().collect();
         self.under_way.insert(self.begun, upload.put_part(part));
         self.begun += 1;
@@ -255,8 +256,8 @@ impl Upload {
             );
             return Err(Fault::Words(words));
         }
-        let sealing = Sealing::new(&mut encryptor, std::mem::take(&mut self.waiting), self.waiting_len)?;
-        let left = std::mem::take(&mut self.inner.queue().left);
+        let sealing = Sealing::new(&mut encryptor, mem::take(&mut self.waiting), self.waiting_len)?;
+        let left = mem::take(&mut self.inner.queue().left);
         let mut rest = VecDeque::from([left, sealing.run().await?.into(), Bytes::copy_from_slice(&encryptor.finish())]);
         while !rest.is_empty() {
             let part = split_to(&mut rest, self.part_len.unwrap_or(LEAST_PART_LEN));

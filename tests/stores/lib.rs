@@ -37,6 +37,8 @@ struct State {
     hook: Mutex<Option<Hook>>,
     received: AtomicU64,
     etags: ETags,
+    /// What it says of how long objects are, if that is not true.
+    size: Mutex<Option<u64>>,
 }
 
 /// What the store says of versions.
@@ -65,6 +67,7 @@ impl Watched {
             hook: Mutex::default(),
             received: AtomicU64::new(0),
             etags,
+            size: Mutex::default(),
         }))
     }
 
@@ -88,6 +91,11 @@ impl Watched {
         *self.0.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
+    /// Says from now on that each object is this long.
+    pub fn set_size(&self, size: u64) {
+        *self.0.size.lock().unwrap() = Some(size);
+    }
+
     fn note(&self, request: String) -> Result<()> {
         let failure = self.0.hook.lock().unwrap().as_mut().and_then(|hook| hook(&request));
         self.0.log.lock().unwrap().push(request);
@@ -100,7 +108,8 @@ impl Watched {
             ETags::Weak => meta.e_tag.map(|etag| format!("W/{etag}")),
             ETags::None => None,
         };
-        ObjectMeta { e_tag, ..meta }
+        let size = self.0.size.lock().unwrap().unwrap_or(meta.size);
+        ObjectMeta { e_tag, size, ..meta }
     }
 }
 

@@ -4,7 +4,7 @@ use agcm::{Error, Key, object_store::EncryptedStore};
 use agcm_stores::content;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 
-use crate::in_chunks;
+use crate::{in_chunks, watched};
 
 const CHUNK: usize = 16;
 
@@ -141,4 +141,39 @@ async fn what_came_before_damage_is_right_and_the_error_is_said_again_instead_of
             assert_eq!(Error::from_store(&error), Some(Error::Corrupt { frame: 2, at: 152 }));
         }
     }
+}
+
+#[tokio::test]
+async fn a_store_that_lies_about_the_length_of_an_object_is_found_out() {
+    let (key, path) = (Key::generate(), Path::from("a"));
+    let whole = |len: usize| (117 + len + 20 * len.div_ceil(100)) as u64;
+    let store = EncryptedStore::with_options(InMemory::new(), &key, &in_chunks(100));
+    store.put(&path, content(250).into()).await.unwrap();
+    let sealed = store.get_ref().get(&path).await.unwrap().bytes().await.unwrap();
+    let grown = [&sealed[..], b"more"].concat();
+    let cases = [
+        (sealed.to_vec(), whole(200), "no uniform stream"),
+        (sealed.to_vec(), whole(249), "no uniform stream"),
+        (sealed.to_vec(), whole(251), "no uniform stream"),
+        // The frame that is there is the last one's, which is shorter than what should be there.
+        (two_chunks(&key), whole(300), "shorter than the store has said"),
+        (grown, whole(250), "more bytes follow its end at byte 427"),
+        (sealed[..300].to_vec(), whole(250), "stops at byte 300"),
+    ];
+    for (object, size, expected) in cases {
+        let (store, watched) = watched(&key, &in_chunks(100));
+        watched.inner().put(&path, object.into()).await.unwrap();
+        watched.set_size(size);
+        let result = store.get(&path).await.unwrap();
+        assert_eq!(result.meta.size, size - 117 - 20 * result.meta.size.div_ceil(100));
+        let error = result.bytes().await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        // By offset, what is said to be the object may well be one.
+        assert_eq!(store.get_range(&path, 0..1).await.is_ok(), expected.starts_with("more bytes"));
+    }
+}
+
+/// A stream of two full chunks of 100 bytes.
+fn two_chunks(key: &Key) -> Vec<u8> {
+    agcm::EncryptOptions::new().chunk_size(100).unwrap().encrypt(key, &[7; 200])
 }
