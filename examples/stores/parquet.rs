@@ -1,5 +1,5 @@
-//! A Parquet file in an `EncryptedStore`: written by an upload in parts, and queried where it lies. What is fetched for a query is
-//! counted, and beside it what the same query fetches if the file is not encrypted.
+//! A Parquet file in an `EncryptedStore`: written by an upload in parts, and queried where it lies. What is fetched for
+//! a query is counted, and beside it what the same query fetches if the file is not encrypted.
 //!
 //! ```text
 //! cargo run --release --manifest-path tests/stores/Cargo.toml --example parquet
