@@ -6,4 +6,5 @@ mod archive;
 mod compress;
 mod curl;
 mod http;
+mod readme;
 mod support;
