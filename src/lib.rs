@@ -27,6 +27,7 @@
 //! | a stream, and no key | to know what it is | [`inspect()`] |
 //! | work that takes long | to see how far it is | [`FileOptions::progress`], [`ProgressReader`], [`ProgressWriter`] |
 //! | a stream of the Go library Harpocrates | to read it once more | [`legacy::GoReader`] |
+//! | a `Stream` of `Bytes`, or a wish for one | bridges, and what they cost | [`DecryptReader`](DecryptReader#as-a-stream-and-from-one), [`EncryptReader`](EncryptReader#as-a-stream-and-from-one) |
 //! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec::framed`] |
 //! | a slice in memory | a `Vec` | [`encrypt()`], [`decrypt()`] |
 //! | synchronous code, or I/O of my own | only the cryptography | [`Encryptor`], [`Decryptor`] |
