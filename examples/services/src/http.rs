@@ -21,6 +21,9 @@
 //! version that the client has seen; both are checked before the upload, and in the moment before it is published.
 //! Whoever downloads goes on with the version that they began with.
 //!
+//! One thing is left open: if a client goes away in the very moment in which its upload is published, the name's turn ends
+//! a little before that is done.
+//!
 //! # Ranges
 //!
 //! One range, of the forms `a-b`, `a-` and `-n`. A `Range` that is malformed, has several ranges or comes with another
