@@ -6,6 +6,7 @@
 //! | to make keys, keep them, change them, and not lose them | [`keys`] |
 //! | to get my data back, now | [`restoring`] |
 //! | to bring streams and code over from the Go library Harpocrates | [`from_go`] |
+//! | to see in my logs what streams and files are doing | [`observability`] |
 //! | to know whether this is the right tool at all | [`choosing`] |
 //!
 //! What every byte of a stream means is in [`format`](mod@crate::format).
@@ -35,6 +36,10 @@ pub mod from_go {
     #![doc = include_str!("guide/from_go.md")]
     #[allow(unused_imports, reason = "for links")]
     use {super::*, crate::*};
+}
+
+pub mod observability {
+    #![doc = include_str!("guide/observability.md")]
 }
 
 pub mod choosing {

@@ -42,8 +42,8 @@
 //!
 //! None is on by default. `passphrase` wraps the keys of a [`DirKeyStore`](keystore::DirKeyStore) under a passphrase,
 //! `keyring` (Rust 1.88) adds a key store on the keychain of the operating system, `object_store` is an object store whose
-//! objects lie encrypted in another one (module `object_store`), `tracing` tells [what streams do](#observability), and `cli` is
-//! the command line, `agcm`.
+//! objects lie encrypted in another one (module `object_store`), `tracing` tells [what streams do](guide::observability), and
+//! `cli` is the command line, `agcm`.
 //!
 //! `aws-lc-rs` puts AWS-LC, in C and assembler, in the place of the crates of RustCrypto: AES-256-GCM and the key schedule
 //! go through the crate [`aws-lc-rs`](https://docs.rs/aws-lc-rs) then. The streams are the same, byte for byte, and so is
@@ -125,47 +125,6 @@
 //!
 //! Each layer is a way in: whoever has I/O of their own starts at the core, and gets the same streams. Whatever is above the
 //! cipher is the same for both of its backends.
-//!
-//! # Observability
-//!
-//! With the feature `tracing`, streams, readers by offset and work on files tell the crate
-//! [`tracing`](https://docs.rs/tracing) what becomes of them. Targets, messages, levels and fields are API: new ones may come,
-//! what is here stays.
-//!
-//! | target | span or message | level | fields |
-//! |---|---|---|---|
-//! | `agcm::stream` | span `stream` | `DEBUG` | `direction` (`encrypt` or `decrypt`), `chunk_size`; at its end `outcome` (`finished`, `failed`, `dropped`), `bytes`, `frames`, `seconds` |
-//! | | `stream opened` | `DEBUG` | `direction`, `chunk_size` |
-//! | | `stream finished` | `DEBUG` | `direction`, `chunk_size`, `bytes`, `frames`, `seconds` |
-//! | | `stream failed` | `WARN` | the same, and `error`; no `chunk_size` if it did not open |
-//! | | ... with [`Truncated`](Error::Truncated) | `INFO` | |
-//! | | `stream dropped` | `DEBUG` | as `stream finished` |
-//! | `agcm::reader` | `reader opened` | `DEBUG` | `chunk_size`, `bytes` and `frames` of the whole stream, `uniform` |
-//! | | `reader failed` | `WARN`, `Truncated` `INFO` | `error` |
-//! | | `range failed` | `WARN` | `error` |
-//! | `agcm::file` | span `file` | `DEBUG` | `job`; at its end `outcome`, `seconds`, and `bytes` if it has finished |
-//! | | `file finished` | `DEBUG` | `job`, `bytes`, `seconds` |
-//! | | `file failed` | `WARN` if a stream is wrong, else `INFO` | `job`, `seconds`, `error` |
-//! | | `file dropped` | `DEBUG` | `job`, `seconds` |
-//!
-//! - `bytes` are bytes of plaintext, and `frames` data frames: those that were sealed, or that are authentic, up to there.
-//!   `seconds` are since the stream was opened or the job begun, whoever was slow.
-//! - `error` is an [`Error`] as `Debug` shows it, `Corrupt { frame: 3, at: 196748 }` for one. An error of a file is only its
-//!   [`ErrorKind`](std::io::ErrorKind): its words hold paths.
-//! - Every stream that is opened has one end. It has *finished* when its final frame was sealed (whether that has arrived is for
-//!   whoever writes it to say), or was checked, with all before it; *failed* at its first error, which is told once however often
-//!   it is returned; and was *dropped* if neither came, as after an error of what it is read from or written to. Only if
-//!   something follows where nothing may, [`TrailingData`](Error::TrailingData) comes after `finished`; or instead, where both
-//!   are found together.
-//! - A peer that has gone is `Truncated`, which happens every day: so it is no warning, unless it is a file that is cut. Anyone who
-//!   can send something can make a stream fail; who does not want to read of that leaves out `agcm::stream`.
-//! - Readers by offset tell of what they cannot read, not of each range that they do, nor of their end. A stream of the Go library
-//!   is not told of. Keys that are wrapped under a passphrase are small streams too.
-//! - A span is a child of whatever span is current when the stream is opened, or the work on the file is begun.
-//!
-//! No key is told, nor a nonce, a context, a path, or plaintext. How long streams are is; so it is to whoever sees them.
-//!
-//! What it costs where nobody listens is a load and a comparison a stream. The example `observe` shows all of it.
 //!
 //! # What it does not protect against
 //!

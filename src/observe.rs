@@ -4,7 +4,7 @@
 //! be given a key, a nonce, a context, a path or a byte of plaintext, so nothing here takes any; and no span may be entered
 //! across an await.
 //!
-//! What is told is [API](crate#observability).
+//! What is told is [API](crate::guide::observability).
 
 #[cfg(feature = "tracing")]
 mod events;
