@@ -141,19 +141,29 @@ fn an_upload_that_is_dropped_outside_of_its_runtime_is_aborted_there() {
 
 #[tokio::test]
 async fn to_drop_what_completes_is_to_abort() {
+    // All of it waits for the end, and is then sealed on the blocking pool.
+    let (store, watched) = watched(&Key::generate(), &options(100_000, usize::MAX));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    upload.put_part(vec![1; 5_000_000].into()).await.unwrap();
+    assert!(upload.complete().now_or_never().is_none());
+    tokio::task::yield_now().await;
+    assert_eq!(watched.log(), ["upload", "abort"]);
+    let error = upload.complete().await.unwrap_err();
+    assert_eq!(Error::from_store(&error), Some(Error::Finished));
+    assert!(watched.inner().head(&Path::from("a")).await.is_err());
+}
+
+#[tokio::test]
+async fn very_many_parts_can_be_under_way() {
     let (store, watched) = watched(&Key::generate(), &options(100, 1000));
     let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
-    upload.put_part(vec![1; 5000].into()).await.unwrap();
-    // It waits for the blocking pool, where the rest is sealed.
-    let rest = upload.put_part(vec![1; 50_000_000].into());
-    assert!(rest.now_or_never().is_none());
-    watched.log();
-    drop(upload.complete());
-    // Nothing of it has begun.
-    assert!(watched.log().is_empty());
+    let first = upload.put_part(vec![1; 20_000_000].into());
+    let second = upload.put_part(vec![2; 20_000_000].into());
+    // Whoever waits for the later ones sees to the earlier ones as well.
+    second.await.unwrap();
+    drop(first);
     upload.complete().await.unwrap_err();
-    assert_eq!(watched.log(), ["abort"]);
-    assert!(watched.inner().head(&Path::from("a")).await.is_err());
+    assert_eq!(watched.log().last().unwrap(), "abort");
 }
 
 #[tokio::test]
