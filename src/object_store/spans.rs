@@ -39,11 +39,8 @@ pub(super) fn spans(layout: &Uniform, ranges: &[Range<u64>]) -> Result<Vec<Span>
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::single_range_in_vec_init,
-    reason = "a test fails by panicking; a span may hold one range"
-)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(clippy::single_range_in_vec_init, reason = "they are ranges")]
 mod tests {
     use super::*;
 
