@@ -41,7 +41,8 @@
 //!   well.
 //! - **Where all of an object is got, only the end says that it was whole.** What came before an error is an authentic
 //!   prefix. An error in what [`GetResult::into_stream`] returns does not end it: it is said again for as long as it is
-//!   asked.
+//!   asked. [`GetResult::bytes`] allocates on the word of the inner store, which says how long the object is: where that is
+//!   not trusted to let the program live, use `into_stream`.
 //! - **Sizes in `head`, in listings, and with all of an object follow from the length of what is stored, and are not
 //!   authenticated**, and neither are names, times, ETags (those of the sealed objects), versions, attributes and tags.
 //!   A listing may leave out objects, or show some that nobody put.
@@ -64,7 +65,9 @@
 //!
 //! The two ends of an object are remembered once they were checked, by path and ETag, as many as
 //! [`StoreOptions::cache`] says. If it turns out that the object was replaced since, it is opened anew, so that a later
-//! read never sees an old version. Where there is no strong ETag nothing is remembered.
+//! read never sees an old version. (Where a server gives two versions the same ETag, the first range of the new one may be
+//! [`Corrupt`](crate::Error::Corrupt), and is right when it is read again.) Where there is no strong ETag nothing is
+//! remembered.
 //!
 //! # Requests
 //!
@@ -169,6 +172,7 @@ use self::{
 };
 use crate::{
     encrypt::Encryptor,
+    error::Error,
     format::{ChunkSize, PRELUDE_LEN},
     geometry::Uniform,
     key::{Key, KeyRing},
@@ -301,13 +305,15 @@ impl<S: ObjectStore> EncryptedStore<S> {
         Ok((opened, along))
     }
 
-    /// Whether this says that the object is no longer the one that is remembered, which it then is not.
+    /// Whether this may be because the object is no longer the one that is remembered, which it then is not. Some servers
+    /// give two versions the same ETag; then frames do not open.
     fn is_outdated<T>(&self, path: &Path, result: &object_store::Result<T>) -> bool {
-        let precondition = matches!(result, Err(object_store::Error::Precondition { .. }));
-        if precondition || matches!(result, Err(object_store::Error::NotFound { .. })) {
+        let Err(error) = result else { return false };
+        let is_other = matches!(error, object_store::Error::Precondition { .. }) || Error::from_store(error).is_some();
+        if is_other || matches!(error, object_store::Error::NotFound { .. }) {
             self.opened.remove(path);
         }
-        precondition
+        is_other
     }
 
     /// A range of an object, by one request if it is remembered.
@@ -349,7 +355,10 @@ impl<S: ObjectStore> EncryptedStore<S> {
         let attributes = mem::take(&mut answer.attributes);
         let extensions = mem::take(&mut answer.extensions);
         let part = Part::new(answer, opened.stream.clone(), range.clone()).map_err(about)?;
-        let payload = GetResultPayload::Stream(part.into_pieces(opened.meta().location));
+        let path = opened.meta().location;
+        let remembered = self.opened.clone();
+        let pieces = part.into_pieces(path.clone()).inspect_err(move |_| remembered.remove(&path));
+        let payload = GetResultPayload::Stream(pieces.boxed());
         Ok(GetResult { payload, meta: opened.meta(), range, attributes, extensions })
     }
 
@@ -387,8 +396,9 @@ impl<S: ObjectStore> EncryptedStore<S> {
     }
 
     /// Opens an object and seals it anew under another path.
-    async fn reseal(&self, from: &Path, to: &Path, mode: CopyMode) -> object_store::Result<()> {
-        let (whole, meta, along) = self.get_whole(from, GetOptions::default()).await?;
+    async fn reseal(&self, from: &Path, to: &Path, mode: CopyMode, extensions: Extensions) -> object_store::Result<()> {
+        let asked = GetOptions { extensions: extensions.clone(), ..GetOptions::default() };
+        let (whole, meta, along) = self.get_whole(from, asked).await?;
         let mut pieces = whole.into_pieces(from.clone());
         let create = mode == CopyMode::Create;
         if meta.size <= LEAST_PART_LEN as u64 || create {
@@ -402,10 +412,11 @@ impl<S: ObjectStore> EncryptedStore<S> {
             }
             let payload = pieces.try_collect::<Vec<_>>().await?.into_iter().collect();
             let mode = if create { PutMode::Create } else { PutMode::Overwrite };
-            let options = PutOptions { mode, attributes: along.attributes, ..PutOptions::default() };
+            let options = PutOptions { mode, attributes: along.attributes, extensions, ..PutOptions::default() };
             return self.put_opts(to, payload, options).await.map(drop);
         }
-        let options = PutMultipartOptions { attributes: along.attributes, ..PutMultipartOptions::default() };
+        let options =
+            PutMultipartOptions { attributes: along.attributes, extensions, ..PutMultipartOptions::default() };
         let mut upload = self.put_multipart_opts(to, options).await?;
         while let Some(piece) = pieces.next().await {
             let put = match piece {
@@ -524,7 +535,7 @@ impl<S: ObjectStore> ObjectStore for EncryptedStore<S> {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
         if self.options.binds_path() {
-            return self.reseal(from, to, options.mode).await;
+            return self.reseal(from, to, options.mode, options.extensions).await;
         }
         self.inner.copy_opts(from, to, options).await?;
         self.opened.remove(to);
@@ -537,7 +548,7 @@ impl<S: ObjectStore> ObjectStore for EncryptedStore<S> {
                 RenameTargetMode::Overwrite => CopyMode::Overwrite,
                 RenameTargetMode::Create => CopyMode::Create,
             };
-            self.reseal(from, to, mode).await?;
+            self.reseal(from, to, mode, options.extensions).await?;
             // Onto itself, it is sealed anew, and there.
             return if from == to { Ok(()) } else { self.delete(from).await };
         }

@@ -14,7 +14,7 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream, Fuse},
 };
-use object_store::{GetResult, path::Path};
+use object_store::{GetResult, GetResultPayload, path::Path};
 use zeroize::Zeroize;
 
 use super::{fault::Fault, work::work_on};
@@ -26,10 +26,11 @@ use crate::{
     format::{ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, TAG_LEN, Tally, WORD_LEN},
     geometry::Uniform,
     key::KeyRing,
+    observe,
     options::DecryptOptions,
 };
 
-/// Up to here an answer is taken as a whole, in bytes: a file is read in one go then.
+/// Up to here a file is read in one go, in bytes.
 const WHOLE_LEN: u64 = 1024 * 1024;
 
 pub(super) type Pieces = BoxStream<'static, object_store::Result<Bytes>>;
@@ -43,7 +44,12 @@ struct Inflow {
 impl Inflow {
     fn new(answer: GetResult) -> Self {
         let len = answer.range.end.saturating_sub(answer.range.start);
-        let pieces = if len <= WHOLE_LEN { stream::once(answer.bytes()).boxed() } else { answer.into_stream() };
+        // What comes over a network may be longer than was said, and is never taken as a whole.
+        let is_stream = matches!(answer.payload, GetResultPayload::Stream(_));
+        let pieces = match !is_stream && len <= WHOLE_LEN {
+            true => stream::once(answer.bytes()).boxed(),
+            false => answer.into_stream(),
+        };
         Self { pieces: pieces.fuse(), piece: Bytes::new() }
     }
 
@@ -78,6 +84,21 @@ impl Inflow {
         }
         Ok(())
     }
+}
+
+/// The first `len` bytes of an answer, which has to have as many.
+pub(super) async fn read(answer: GetResult, len: usize) -> Result<Bytes, Fault> {
+    let read = Inflow::new(answer).take(len).await?;
+    if read.len() < len {
+        return Err(too_short());
+    }
+    Ok(Bytes::copy_from_slice(&read))
+}
+
+fn too_short() -> Fault {
+    let words = "the store has answered with fewer bytes than were asked for; try again, and if that does not help, \
+                 compare its length with another copy";
+    Fault::Words(words.into())
 }
 
 /// A frame, sealed or opened, in a buffer that is wiped unless it is given out.
@@ -299,13 +320,12 @@ impl Part {
         let len = self.stream.most_at(&self.place);
         let frame = self.inflow.take(FRAME_OVERHEAD + len).await?;
         if frame.len() < FRAME_OVERHEAD + len {
-            let words = "the store has answered with fewer bytes than were asked for; try again, and if that does not \
-                         help, compare its length with another copy";
-            return Err(Fault::Words(words.into()));
+            return Err(too_short());
         }
         let opening = OpeningAt { stream: self.stream.clone(), place: self.place, frame, opened: None };
         let opening = work_on(opening, len, |opening| opening.opened.is_none(), OpeningAt::open).await?;
-        let len = opening.opened.transpose()?.unwrap_or_default();
+        let opened = opening.opened.transpose().inspect_err(|error| observe::range_failed(*error));
+        let len = opened?.unwrap_or_default();
         self.place.add(len);
         Ok((opening.frame, WORD_LEN..WORD_LEN + len))
     }

@@ -6,12 +6,13 @@
 
 use std::{mem, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use object_store::{
     Attributes, Error as StoreError, Extensions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, path::Path,
 };
 
 use super::{
-    body::{check_chunk_size, irregular},
+    body::{self, check_chunk_size, irregular},
     fault::{Fault, replaced},
 };
 use crate::{
@@ -68,16 +69,19 @@ impl Opened {
         if let Some(known) = known.filter(|known| known.is(&sealed) && known.version == version) {
             return Ok((known, along));
         }
-        let head = answer.bytes().await?;
+        let first = 0..sealed.size.min(PRELUDE_LEN as u64);
+        check_range(path, &first, &answer)?;
+        let head = read(answer, path, &first).await?;
         // What is no stream at all is told without another request.
         Prelude::parse(&head, ChunkSize::MAX).map_err(|error| Fault::from(error).about(path))?;
 
         let [_, tail] = ByOffset::ends(sealed.size);
         let tail = if tail.is_empty() {
-            bytes::Bytes::new()
+            Bytes::new()
         } else {
             let options = pinned(&sealed, &version, tail.clone(), asked.extensions.clone());
-            request(inner, path, &sealed, tail, options).await?.bytes().await?
+            let answer = request(inner, path, &sealed, tail.clone(), options).await?;
+            read(answer, path, &tail).await?
         };
         let stream = open_ends(sealed.size, [&head, &tail], opener).map_err(|fault| fault.about(path))?;
         let layout = Uniform::of(stream.total(), opener.chunk_size).map_err(|error| Fault::from(error).about(path))?;
@@ -180,11 +184,23 @@ async fn request(
     if !is_same(sealed, &answer.meta) {
         return Err(replaced(path));
     }
-    if answer.range != range {
-        let words = format!("the store was asked for the bytes {range:?}, and has answered with {:?}", answer.range);
-        return Err(Fault::Words(words).about(path));
-    }
+    check_range(path, &range, &answer)?;
     Ok(answer)
+}
+
+/// Whether an answer is one to what was asked.
+fn check_range(path: &Path, range: &Range<u64>, answer: &GetResult) -> object_store::Result<()> {
+    if answer.range == *range {
+        return Ok(());
+    }
+    let words = format!("the store was asked for the bytes {range:?}, and has answered with {:?}", answer.range);
+    Err(Fault::Words(words).about(path))
+}
+
+/// All of an answer to a request for one of the ends: no more than was asked for.
+async fn read(answer: GetResult, path: &Path, range: &Range<u64>) -> object_store::Result<Bytes> {
+    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    body::read(answer, len).await.map_err(|fault| fault.about(path))
 }
 
 /// Whether both are the same version, by what the inner store says.

@@ -292,6 +292,23 @@ fn readers_by_offset_tell_that_they_were_opened_and_what_they_could_not_read() {
             reader.read_exact(&mut [0; 10]).await.unwrap_err();
         });
     }));
+    #[cfg(feature = "object_store")]
+    {
+        use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+
+        let (inner, path) = (InMemory::new(), Path::from("a"));
+        runtime.block_on(inner.put(&path, stream.clone().into())).unwrap();
+        let options = agcm::object_store::StoreOptions::new().chunk_size(CHUNK).unwrap();
+        let store = agcm::object_store::EncryptedStore::with_options(inner, &key, &options);
+        check(&alone.record(|| {
+            runtime.block_on(async {
+                store.get_range(&path, 5..500).await.unwrap();
+                store.get_range(&path, 2500..2600).await.unwrap_err();
+            });
+        }));
+        let log = alone.record(|| drop(runtime.block_on(store.get_ranges(&path, &[5..6, 2500..2600])).unwrap_err()));
+        assert_eq!(names(&events(&log, "agcm::reader")), ["reader opened", "range failed"]);
+    }
     for (cut, error, level) in [
         (&stream[..len - 1], format!("{:?}", Error::Truncated { at: len as u64 - 1 }), Level::INFO),
         (&b"ABCD"[..], "BadMagic".into(), Level::WARN),

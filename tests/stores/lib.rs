@@ -6,13 +6,16 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use object_store::{
     CopyMode, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
     OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
@@ -39,6 +42,10 @@ struct State {
     etags: ETags,
     /// What it says of how long objects are, if that is not true.
     size: Mutex<Option<u64>>,
+    /// Whether it answers with all of an object whatever the range.
+    whole: AtomicBool,
+    /// Whether its answers go on for ever.
+    endless: AtomicBool,
 }
 
 /// What the store says of versions.
@@ -52,6 +59,8 @@ pub enum ETags {
     None,
     /// As the inner store does, and heeds no conditions.
     Ignored,
+    /// The same for each object that was changed in the same second and has the same length, as of some servers of files.
+    Repeated,
 }
 
 impl Watched {
@@ -68,6 +77,8 @@ impl Watched {
             received: AtomicU64::new(0),
             etags,
             size: Mutex::default(),
+            whole: AtomicBool::new(false),
+            endless: AtomicBool::new(false),
         }))
     }
 
@@ -96,6 +107,16 @@ impl Watched {
         *self.0.size.lock().unwrap() = Some(size);
     }
 
+    /// Answers with all of an object whatever the range, from now on.
+    pub fn set_whole(&self) {
+        self.0.whole.store(true, Relaxed);
+    }
+
+    /// Goes on behind each answer from now on, and never ends.
+    pub fn set_endless(&self) {
+        self.0.endless.store(true, Relaxed);
+    }
+
     fn note(&self, request: String) -> Result<()> {
         let failure = self.0.hook.lock().unwrap().as_mut().and_then(|hook| hook(&request));
         self.0.log.lock().unwrap().push(request);
@@ -107,6 +128,7 @@ impl Watched {
             ETags::Strong | ETags::Ignored => meta.e_tag,
             ETags::Weak => meta.e_tag.map(|etag| format!("W/{etag}")),
             ETags::None => None,
+            ETags::Repeated => Some(format!("\"{}\"", meta.size)),
         };
         let size = self.0.size.lock().unwrap().unwrap_or(meta.size);
         ObjectMeta { e_tag, size, ..meta }
@@ -154,9 +176,12 @@ impl ObjectStore for Watched {
             // A weak one never matches.
             ETags::Weak => assert!(options.if_match.is_none(), "a condition that cannot hold"),
             ETags::None => assert!(options.if_match.is_none(), "a condition that cannot be had"),
-            ETags::Ignored => {
+            ETags::Ignored | ETags::Repeated => {
                 options = GetOptions { range: options.range, head: options.head, ..GetOptions::default() };
             }
+        }
+        if self.0.whole.load(Relaxed) {
+            options.range = None;
         }
         let result = self.0.inner.get_opts(path, options).await?;
         let (meta, range, attributes) =
@@ -165,7 +190,9 @@ impl ObjectStore for Watched {
         let count = move |bytes: &Bytes| {
             store.0.received.fetch_add(bytes.len() as u64, Relaxed);
         };
-        let payload = GetResultPayload::Stream(result.into_stream().inspect_ok(count).boxed());
+        let more = stream::repeat_with(|| Ok(Bytes::from(vec![0; 1024 * 1024])));
+        let more = more.take(if self.0.endless.load(Relaxed) { 1024 } else { 0 });
+        let payload = GetResultPayload::Stream(result.into_stream().chain(more).inspect_ok(count).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions: Default::default() })
     }
 

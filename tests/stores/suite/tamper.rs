@@ -173,6 +173,31 @@ async fn a_store_that_lies_about_the_length_of_an_object_is_found_out() {
     }
 }
 
+#[tokio::test]
+async fn what_follows_what_was_asked_for_is_not_taken_in() {
+    let (key, path) = (Key::generate(), Path::from("a"));
+    let (store, watched) = watched(&key, &in_chunks(100));
+    store.put(&path, content(250).into()).await.unwrap();
+    watched.set_endless();
+    assert_eq!(store.get_range(&path, 90..210).await.unwrap(), content(250)[90..210]);
+    assert_eq!(store.get_ranges(&path, &[90..210, 3..4]).await.unwrap()[1], content(250)[3..4]);
+    let error = store.get(&path).await.unwrap().bytes().await.unwrap_err();
+    assert_eq!(Error::from_store(&error), Some(Error::TrailingData { at: 427 }));
+    let received = watched.received();
+    assert!(received < 10 * 1024 * 1024, "{received} bytes were taken in");
+}
+
+#[tokio::test]
+async fn an_answer_to_another_range_is_refused() {
+    let (key, path) = (Key::generate(), Path::from("a"));
+    let (store, watched) = watched(&key, &in_chunks(100));
+    store.put(&path, content(250).into()).await.unwrap();
+    // All of it, as servers answer that know no ranges.
+    watched.set_whole();
+    let error = store.get_range(&path, 90..210).await.unwrap_err();
+    assert!(error.to_string().contains("was asked for the bytes 0..80, and has answered with 0..427"), "{error}");
+}
+
 /// A stream of two full chunks of 100 bytes.
 fn two_chunks(key: &Key) -> Vec<u8> {
     agcm::EncryptOptions::new().chunk_size(100).unwrap().encrypt(key, &[7; 200])

@@ -110,6 +110,27 @@ async fn a_remembered_object_that_was_replaced_is_opened_anew() {
 }
 
 #[tokio::test]
+async fn an_object_whose_etag_has_come_twice_is_opened_anew_once_it_does_not_fit() {
+    let (key, path) = (Key::generate(), Path::from("a"));
+    let [first, second] = versions(&key).await;
+    for by_ranges in [true, false] {
+        let watched = Watched::with_etags(InMemory::new(), ETags::Repeated);
+        watched.inner().put(&path, first.clone().into()).await.unwrap();
+        let store = EncryptedStore::with_options(watched.clone(), &key, &in_chunks(CHUNK));
+        assert_eq!(store.get_range(&path, 2500..4100).await.unwrap(), content(10_500)[2500..4100]);
+        watched.inner().put(&path, second.clone().into()).await.unwrap();
+        if by_ranges {
+            assert_eq!(store.get_ranges(&path, &[2500..4100]).await.unwrap(), [&[2; 1600][..]]);
+        } else {
+            // It is found too late for this one.
+            let error = store.get_range(&path, 2500..4100).await.unwrap_err();
+            assert!(matches!(Error::from_store(&error), Some(Error::Corrupt { .. })), "{error}");
+        }
+        assert_eq!(store.get_range(&path, 2500..4100).await.unwrap(), [2; 1600][..]);
+    }
+}
+
+#[tokio::test]
 async fn what_is_written_through_the_store_is_opened_anew_at_once() {
     let (store, watched) = watched(&Key::generate(), &in_chunks(CHUNK));
     let (path, other) = (Path::from("a"), Path::from("b"));
