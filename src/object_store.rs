@@ -49,8 +49,8 @@
 //! - Whoever can write to the inner store can delete objects, bring back old versions, and put objects in each other's
 //!   place. The last is an error with [`StoreOptions::bind_path`], and unnoticed without it. Nothing here can tell an
 //!   old version from the newest.
-//! - What is no stream of this store, but lies in it: `head` and `get` are errors. In listings it is shown with the
-//!   length that it has, so that it can be found and deleted, and one such object does not make a listing useless.
+//! - What is no stream of this store, but lies in it: `get` is an error, and so is `head` where no stream of the store can
+//!   have its length. In listings that is shown with the length that it has, so that it can be found and deleted, and one such object does not make a listing useless.
 //!   (Many lengths are also that of some stream.)
 //!
 //! # Versions
@@ -114,7 +114,8 @@
 //!
 //! What the inner store says is passed on as it is. What is wrong with a stream is a
 //! [`Generic`](object_store::Error::Generic) of the store `"agcm"` that says which object it is, and
-//! [`Error::from_store`](crate::Error::from_store) has the [`Error`](crate::Error) in it.
+//! [`Error::from_store`] has the [`Error`] in it. There is none in it where the stream may be right, and the store it lies in
+//! is not for it: another chunk size, an irregular stream, an empty range, or a length that is not what was said.
 //!
 //! # Memory
 //!

@@ -23,7 +23,7 @@ use crate::{
     by_offset::ByOffset,
     decrypt::{Decryptor, Step},
     error::Error,
-    format::{ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, Kind, PRELUDE_LEN, TAG_LEN, Tally, WORD_LEN},
+    format::{ChunkSize, FRAME_OVERHEAD, PRELUDE_LEN, TAG_LEN, Tally, WORD_LEN},
     geometry::Uniform,
     key::KeyRing,
     observe,
@@ -67,12 +67,18 @@ impl Inflow {
     /// The next `len` bytes, or fewer if the answer ends before.
     async fn take(&mut self, len: usize) -> Result<Frame, Fault> {
         let mut taken = Frame(BytesMut::with_capacity(len));
+        self.fill(&mut taken, len).await?;
+        Ok(taken)
+    }
+
+    /// Takes bytes until there are `len` of them, or the answer ends.
+    async fn fill(&mut self, taken: &mut Frame, len: usize) -> Result<(), Fault> {
         while taken.len() < len && self.has_more().await? {
             let n = self.piece.len().min(len - taken.len());
             taken.extend_from_slice(&self.piece[..n]);
             self.piece.advance(n);
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Passes over `len` bytes.
@@ -93,6 +99,10 @@ pub(super) async fn read(answer: GetResult, len: usize) -> Result<Bytes, Fault> 
         return Err(too_short());
     }
     Ok(Bytes::copy_from_slice(&read))
+}
+
+fn other_length() -> Fault {
+    Fault::Words("it is not as long as the store has said that it is; read it anew".into())
 }
 
 fn too_short() -> Fault {
@@ -167,6 +177,8 @@ pub(super) struct Whole {
     layout: Uniform,
     /// The place of the next frame.
     place: Tally,
+    /// How much the last frame held, once one was not as long as it should be.
+    odd: Option<usize>,
     /// The end was checked.
     over: bool,
 }
@@ -196,7 +208,7 @@ impl Whole {
         }
         check_chunk_size(decryptor.chunk_size().unwrap_or_default(), chunk_size)?;
         let layout = layout(len, chunk_size)?;
-        Ok(Self { inflow, decryptor: Some(decryptor), layout, place: Tally::new(chunk_size), over: false })
+        Ok(Self { inflow, decryptor: Some(decryptor), layout, place: Tally::new(chunk_size), odd: None, over: false })
     }
 
     /// How long the plaintext is if the object is what it seems to be. The end of the pieces says that it was.
@@ -208,49 +220,69 @@ impl Whole {
         Source::into_pieces(self, path)
     }
 
+    /// The plaintext of the next frame, or `None` at the end.
+    ///
+    /// What a frame says of its own length decides what is wrong, not what the length of the object suggests: of one that was cut or
+    /// has grown that is another layout. From the first frame on that does not fit, nothing is given out, and it ends in an
+    /// error.
     async fn open_next(&mut self) -> Result<Option<Bytes>, Fault> {
-        if self.over {
-            return Ok(None);
+        while !self.over {
+            let left = self.len().saturating_sub(self.place.total());
+            let chunk_size = self.layout.chunk_size();
+            let expected = usize::try_from(left).unwrap_or(usize::MAX).min(chunk_size);
+            let (mut decryptor, frame, step) = self.open_frame().await?;
+            match step {
+                Step::Data { .. } if self.odd.is_some_and(|len| len < chunk_size) => return Err(irregular(chunk_size)),
+                Step::Data { plaintext, .. } => {
+                    self.place.add(plaintext.len());
+                    self.decryptor = Some(decryptor);
+                    if self.odd.is_none() && plaintext.len() == expected {
+                        return Ok(Some(frame.give_out(plaintext.clone(), &plaintext)));
+                    }
+                    self.odd = Some(plaintext.len());
+                    if self.place.end() > self.layout.stream_len() {
+                        return Err(other_length());
+                    }
+                }
+                _ => {
+                    if self.inflow.has_more().await? {
+                        // It says so, and where.
+                        decryptor.open_in_place(&mut self.inflow.take(1).await?)?;
+                    }
+                    if self.place.total() != self.len() {
+                        return Err(other_length());
+                    }
+                    self.over = true;
+                }
+            }
         }
-        let left = self.len() - self.place.total();
-        let chunk = usize::try_from(left).unwrap_or(usize::MAX).min(self.layout.chunk_size());
-        let (expected, len) = match chunk {
-            0 => (Kind::Final.word(FINAL_FRAME_LEN - WORD_LEN), FINAL_FRAME_LEN),
-            _ => (Kind::Data.word(chunk + TAG_LEN), FRAME_OVERHEAD + chunk),
-        };
-        let frame = self.inflow.take(len).await?;
-        let word = frame.first_chunk().copied();
-        let Some(decryptor) = self.decryptor.take() else {
+        Ok(None)
+    }
+
+    /// Reads the next frame, as long as its word says that it is, and opens it.
+    async fn open_frame(&mut self) -> Result<(Decryptor, Frame, Step), Fault> {
+        let Some(mut decryptor) = self.decryptor.take() else {
             return Err(Fault::Words("it was given up while a chunk was opened".into()));
         };
-        let opening = Opening { decryptor, frame, step: None };
-        let open = |opening: &mut Opening| opening.step = Some(opening.decryptor.open_in_place(&mut opening.frame));
-        let Opening { mut decryptor, frame, step } =
-            work_on(opening, chunk, |opening| opening.step.is_none(), open).await?;
-        let piece = match step.transpose()? {
-            Some(Step::Data { plaintext, .. }) if word == Some(expected) => {
-                self.place.add(chunk);
-                Some(frame.give_out(plaintext.clone(), &plaintext))
-            }
-            Some(Step::End { consumed }) => {
-                if consumed < frame.len() || self.inflow.has_more().await? {
-                    return Err(Error::TrailingData { at: self.place.end() + FINAL_FRAME_LEN as u64 }.into());
-                }
-                if left > 0 {
-                    return Err(Fault::Words("it is shorter than the store has said that it is; read it anew".into()));
-                }
-                self.over = true;
-                None
-            }
-            Some(Step::Incomplete { .. }) if frame.len() < len => {
+        let mut frame = Frame(BytesMut::with_capacity(FRAME_OVERHEAD + self.layout.chunk_size()));
+        let mut required = WORD_LEN;
+        // First for the word, and then for all of it.
+        for _ in 0..2 {
+            self.inflow.fill(&mut frame, required).await?;
+            if frame.len() < required {
                 decryptor.end_of_input(frame.len())?;
-                None
             }
-            // A frame of another length than this layout has there, authentic or not.
-            _ => return Err(irregular(self.layout.chunk_size())),
-        };
-        self.decryptor = Some(decryptor);
-        Ok(piece)
+            let opening = Opening { decryptor, frame, step: None };
+            let open = |opening: &mut Opening| opening.step = Some(opening.decryptor.open_in_place(&mut opening.frame));
+            let opened = work_on(opening, required, |opening| opening.step.is_none(), open).await?;
+            (decryptor, frame) = (opened.decryptor, opened.frame);
+            match opened.step.transpose()? {
+                Some(Step::Incomplete { required: more, .. }) => required = more,
+                Some(step) => return Ok((decryptor, frame, step)),
+                None => break,
+            }
+        }
+        Err(Fault::Words("a frame did not say how long it is".into()))
     }
 }
 

@@ -49,7 +49,8 @@ impl StoreOptions {
         Self { chunk_size: ChunkSize::DEFAULT, binding: Binding::Constant(Vec::new()), cache: CACHE, part_len: None }
     }
 
-    /// Sets the one chunk size of the store, in bytes. Objects of another one are refused.
+    /// Sets the one chunk size of the store, in bytes. Objects of another one are refused when they are got; `head` and
+    /// listings look at lengths only, and show them with a wrong size.
     ///
     /// A range is read in whole chunks, so readers of many short ranges want small ones; each costs 20 bytes.
     ///
