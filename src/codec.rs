@@ -66,6 +66,8 @@ pub fn framed_write<W: AsyncWrite>(inner: W, encoder: FrameEncoder) -> FramedWri
 /// it grow: with what arrives until a frame has authenticated, so never on the word of a header, and from then on by all of the
 /// next frame at once.
 ///
+/// As everywhere in the codec, only [`End`](Frame::End) says that a stream was whole; `None` also comes after an error.
+///
 /// `Data` is handed out where it arrived. As long as it is kept, so is the buffer that it lies in: what is to be kept for long,
 /// and is short, is better copied out of it.
 ///
@@ -239,8 +241,9 @@ impl fmt::Debug for FrameEncoder {
 /// since the last `End` is a prefix.
 ///
 /// The end of the input is a clean one only between two streams; anywhere else it is [`Truncated`](crate::Error::Truncated).
-/// After an error every call returns the same error. With [`Trailing::Reject`] there is exactly one stream, and nothing may
-/// follow it.
+/// After an error every call returns the same error; a [`FramedRead`] or [`Framed`] puts a `None` behind each of them. So
+/// `None` says nothing of whether all was there: only [`End`](Frame::End) does. With [`Trailing::Reject`] there is exactly one
+/// stream, and nothing may follow it.
 ///
 /// Decoders read ahead, so a [`FramedRead`] may hold bytes that belong to what follows the last stream: take them from its
 /// `into_parts`. Where that matters, [`DecryptReader`](crate::DecryptReader) never does it.

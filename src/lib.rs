@@ -5,8 +5,8 @@
 //! where, and no byte of plaintext is released before its tag was checked.
 //!
 //! This page says which type is for what. The [guide] is for what no type can say: [chunk sizes](guide::chunk_size),
-//! [keys](guide::keys), [a runbook for restoring](guide::restoring), [coming from the Go library](guide::from_go), and
-//! [when to take something else](guide::choosing).
+//! [keys](guide::keys), [a runbook for restoring](guide::restoring), [coming from the Go library](guide::from_go),
+//! [what logs can tell](guide::observability), and [when to take something else](guide::choosing).
 //!
 //! # Which type do I want?
 //!
@@ -22,15 +22,24 @@
 //! | something that pushes an encrypted stream, and an [`AsyncWrite`](tokio::io::AsyncWrite) | the plaintext written there | [`DecryptWriter`] |
 //! | an encrypted file, or anything [`AsyncSeek`](tokio::io::AsyncSeek) | to read the plaintext from any place | [`SeekReader`] |
 //! | an encrypted file or object, and many readers | ranges of the plaintext, many at once | [`RangeReader`], over any [`ReadAt`] |
-//! | an object store of the crate `object_store` | its objects encrypted, for whatever works over such a store | `object_store::EncryptedStore` (feature `object_store`) |
+#![cfg_attr(
+    feature = "object_store",
+    doc = "| an object store of the crate `object_store` | its objects encrypted, for whatever works over such a store | [`EncryptedStore`](object_store::EncryptedStore) |"
+)]
+#![cfg_attr(
+    not(feature = "object_store"),
+    doc = "| an object store of the crate `object_store` | its objects encrypted, for whatever works over such a store | `object_store::EncryptedStore`, with the feature of that name |"
+)]
 //! | a length | to know another: `Content-Length`, `Range` | [`geometry`] |
 //! | a stream, and no key | to know what it is | [`inspect()`] |
 //! | work that takes long | to see how far it is | [`FileOptions::progress`], [`ProgressReader`], [`ProgressWriter`] |
 //! | a stream of the Go library Harpocrates | to read it once more | [`legacy::GoReader`] |
 //! | a `Stream` of `Bytes`, or a wish for one | bridges, and what they cost | [`DecryptReader`](DecryptReader#as-a-stream-and-from-one), [`EncryptReader`](EncryptReader#as-a-stream-and-from-one) |
+//! | requests and answers on a connection | what is written to arrive now | [`EncryptWriter::flush_chunk`] |
 //! | a connection for several streams in a row | a `Sink` and `Stream` of frames | [`codec::framed`] |
 //! | a slice in memory | a `Vec` | [`encrypt()`], [`decrypt()`] |
 //! | synchronous code, or I/O of my own | only the cryptography | [`Encryptor`], [`Decryptor`] |
+//! | an [`io::Error`](std::io::Error) | to know what to do | [`Error::from_io`], and [the runbook](guide::restoring) |
 //!
 //! All of them write and read one format, [version 1](mod@format), so what one seals every other opens. What can be chosen is
 //! in [`EncryptOptions`] and [`DecryptOptions`]; whatever decrypts takes one [`Key`] or several ([`KeyRing`]).

@@ -26,6 +26,9 @@
 //! # }
 //! ```
 //!
+//! The module is called like the crate: next to `use object_store::...` name what you import from it, as above, rather than
+//! all of `agcm::*`.
+//!
 //! # What is stored
 //!
 //! Each object is one [stream](crate::format) that anything of this crate opens, under the path and with the attributes

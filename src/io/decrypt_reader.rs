@@ -56,7 +56,7 @@ pin_project! {
     /// # As a `Stream`, and from one
     ///
     /// The bridges are those of `tokio_util::io`: `StreamReader` makes a reader of a `Stream` of `Bytes`, and `ReaderStream` a
-    /// `Stream` of this reader, best `with_capacity(reader, 64 * 1024)`. Their speed is 0.98 of a loop over the
+    /// `Stream` of this reader, best `with_capacity(reader, 64 * 1024)`. Their speed is some 0.98 of a loop over the
     /// [core](crate::Decryptor) that copies once less, and with the feature `aws-lc-rs` 0.94; with the 4 KiB that `ReaderStream`
     /// begins with, 0.94 and 0.86. Where that counts, [`framed_read`](crate::codec::framed_read) hands each frame out where it
     /// has arrived, and is no slower than the loop (chunks of 64 KiB; `benches/streams.rs`, pairwise, 2026-11-23, on a machine

@@ -12,7 +12,7 @@ use crate::error::{Error, Explained};
 pub(super) const STORE: &str = "agcm";
 
 impl Error {
-    /// The `Error` inside an error of the crate [`object_store`](mod@crate::object_store), if there is one.
+    /// The `Error` inside an error of the crate [`object_store`](mod@crate::object_store), if there is one. (Feature `object_store`.)
     ///
     /// Looks through the whole chain of sources, as [`from_io`](Self::from_io) does.
     ///
