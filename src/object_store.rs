@@ -109,9 +109,12 @@
 //! has arrived. Every chunk is sealed once; whatever the inner store sends again are the same bytes.
 //!
 //! An upload becomes an object only by [`complete`](MultipartUpload::complete), and only if all of its parts have
-//! arrived. Otherwise `complete` is an error and aborts it. One that is dropped is aborted on the runtime where it was
-//! begun; without a runtime, or if that shuts down first, the inner store is left to clean up after it, for which S3
-//! needs a lifecycle rule. Where parts are still on their way when it is aborted, S3 may keep them as well.
+//! arrived. Otherwise `complete` is an error and aborts it. If to abort it fails, it never completes all the same, and
+//! [`abort`](MultipartUpload::abort) can be tried again: that is `Ok` only if the inner store has aborted the upload, or
+//! it had ended before. So whoever wants to be sure calls it after an error of `complete`. One that is dropped is
+//! aborted on the runtime where it was begun, which is tried once; without a runtime, or if that shuts down first, the
+//! inner store is left to clean up after it, for which S3 needs a lifecycle rule. Where parts are still on their way
+//! when it is aborted, S3 may keep them as well.
 //!
 //! # Errors
 //!

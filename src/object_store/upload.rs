@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     future::ready,
-    mem,
+    iter, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -21,7 +21,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use object_store::{MultipartUpload, PutPayload, PutResult, UploadPart, path::Path};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync};
 
 use super::{
     fault::Fault,
@@ -51,6 +51,10 @@ pub(super) struct Upload {
     parted: u64,
     /// How many parts those are.
     parts: usize,
+    /// The upload, once nothing more can be put.
+    ending: Option<Ending>,
+    /// Where it was begun.
+    runtime: Option<Handle>,
     /// What is done when the object is there.
     completed: Box<dyn Fn() + Send>,
 }
@@ -60,14 +64,12 @@ struct Inner {
     queue: Mutex<Queue>,
     /// How many parts there are that have not arrived.
     missing: AtomicUsize,
-    /// Where the upload can be aborted if nobody waits.
-    runtime: Option<Handle>,
 }
 
 /// The parts on their way to the inner store, which has to get them in the order of the stream. Whoever waits for one
 /// drives those before it as well.
 struct Queue {
-    /// `None` once it was completed or aborted, or while that is done.
+    /// `None` once it is to be completed or aborted.
     upload: Option<Box<dyn MultipartUpload>>,
     /// How many parts the inner store was given.
     begun: usize,
@@ -101,12 +103,12 @@ impl Inner {
     }
 
     /// Takes the upload out, to end it one way or the other.
-    fn end(&self) -> Option<Ending> {
+    fn end(&self) -> Option<Box<dyn MultipartUpload>> {
         let mut queue = self.queue();
         let upload = queue.upload.take()?;
         queue.behind.clear();
         queue.under_way.clear();
-        Some(Ending { upload: Some(upload), runtime: self.runtime.clone() })
+        Some(upload)
     }
 
     /// Seals what comes before this part and the part itself, and returns what the inner store does with it.
@@ -156,40 +158,57 @@ impl Queue {
     }
 }
 
-/// An upload that is aborted when this is dropped.
+/// An upload that is to be completed or aborted. It stays here until the inner store has said that one of them is done.
+#[derive(Clone)]
 struct Ending {
-    upload: Option<Box<dyn MultipartUpload>>,
+    /// Whoever has the lock ends it; `None` once it has ended.
+    upload: Arc<sync::Mutex<Option<Box<dyn MultipartUpload>>>>,
+    /// Where it can be aborted if nobody waits.
     runtime: Option<Handle>,
 }
 
 impl Ending {
-    async fn put(&mut self, part: PutPayload) -> object_store::Result<()> {
-        match &mut self.upload {
-            Some(upload) => upload.put_part(part).await,
-            None => Ok(()),
+    /// Puts the last parts, and completes it.
+    async fn complete(&self, parts: impl Iterator<Item = PutPayload>) -> object_store::Result<Option<PutResult>> {
+        let mut ending = self.upload.lock().await;
+        let Some(upload) = &mut *ending else { return Ok(None) };
+        for part in parts {
+            upload.put_part(part).await?;
         }
-    }
-
-    async fn complete(&mut self) -> object_store::Result<Option<PutResult>> {
-        let Some(upload) = &mut self.upload else { return Ok(None) };
         let result = upload.complete().await?;
-        self.upload = None;
+        *ending = None;
         Ok(Some(result))
     }
 
-    async fn abort(&mut self) -> object_store::Result<()> {
-        let Some(upload) = &mut self.upload else { return Ok(()) };
-        let aborted = upload.abort().await;
-        // If it has failed, it would fail again.
-        self.upload = None;
-        aborted
+    /// Aborts it, if it has not ended. After an error it can be tried again.
+    async fn abort(&self) -> object_store::Result<()> {
+        let mut ending = self.upload.lock().await;
+        if let Some(upload) = &mut *ending {
+            upload.abort().await?;
+            *ending = None;
+        }
+        Ok(())
+    }
+
+    /// The same, and nobody waits for it.
+    fn abort_unseen(&self) {
+        if self.upload.try_lock().is_ok_and(|upload| upload.is_none()) {
+            return;
+        }
+        if let Some(runtime) = &self.runtime {
+            let ending = self.clone();
+            runtime.spawn(async move { ending.abort().await });
+        }
     }
 }
 
-impl Drop for Ending {
+/// Has an upload aborted when this is dropped.
+struct Guard(Option<Ending>);
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        if let (Some(mut upload), Some(runtime)) = (self.upload.take(), &self.runtime) {
-            runtime.spawn(async move { upload.abort().await });
+        if let Some(ending) = &self.0 {
+            ending.abort_unseen();
         }
     }
 }
@@ -211,7 +230,7 @@ impl Upload {
             under_way: HashMap::new(),
         };
         let missing = AtomicUsize::new(0);
-        let inner = Inner { queue: Mutex::new(queue), missing, runtime: Handle::try_current().ok() };
+        let inner = Inner { queue: Mutex::new(queue), missing };
         Self {
             path,
             inner: Arc::new(inner),
@@ -222,6 +241,8 @@ impl Upload {
             sealed: PRELUDE_LEN as u64,
             parted: 0,
             parts: 0,
+            ending: None,
+            runtime: Handle::try_current().ok(),
             completed: Box::new(completed),
         }
     }
@@ -246,24 +267,31 @@ impl Upload {
         Ok(true)
     }
 
+    /// Lets nothing more be put.
+    fn end(&mut self) {
+        if let Some(upload) = self.inner.end() {
+            let upload = Arc::new(sync::Mutex::new(Some(upload)));
+            self.ending = Some(Ending { upload, runtime: self.runtime.clone() });
+        }
+    }
+
     /// Sends the rest of the stream, and completes the upload.
-    async fn finish(&mut self, mut encryptor: Encryptor, ending: &mut Ending) -> Result<PutResult, Fault> {
+    async fn finish(&mut self, mut encryptor: Encryptor, ending: &Ending) -> Result<PutResult, Fault> {
         let missing = self.inner.missing.load(Ordering::Relaxed);
         if missing > 0 {
-            let words = format!(
-                "{missing} of its parts did not arrive: they have failed, or nobody has waited for them; the upload \
-                 was aborted, begin it anew"
-            );
+            let words =
+                format!("{missing} of its parts did not arrive: they have failed, or nobody has waited for them");
             return Err(Fault::Words(words));
         }
         let sealing = Sealing::new(&mut encryptor, mem::take(&mut self.waiting), self.waiting_len)?;
         let left = mem::take(&mut self.inner.queue().left);
         let mut rest = VecDeque::from([left, sealing.run().await?.into(), Bytes::copy_from_slice(&encryptor.finish())]);
-        while !rest.is_empty() {
-            let part = split_to(&mut rest, self.part_len.unwrap_or(LEAST_PART_LEN));
-            ending.put(part.into_iter().collect()).await?;
-        }
-        let result = ending.complete().await?;
+        let part_len = self.part_len.unwrap_or(LEAST_PART_LEN);
+        let parts = iter::from_fn(|| {
+            let part = split_to(&mut rest, part_len);
+            (!part.is_empty()).then(|| part.into_iter().collect())
+        });
+        let result = ending.complete(parts).await?;
         result.ok_or_else(|| Error::Finished.into())
     }
 }
@@ -304,28 +332,40 @@ impl MultipartUpload for Upload {
     }
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
-        let (Some(encryptor), Some(mut ending)) = (self.encryptor.take(), self.inner.end()) else {
+        let encryptor = self.encryptor.take();
+        self.end();
+        let (Some(encryptor), Some(ending)) = (encryptor, self.ending.clone()) else {
             return Err(Fault::from(Error::Finished).about(&self.path));
         };
-        match self.finish(encryptor, &mut ending).await {
+        let mut guard = Guard(Some(ending.clone()));
+        let fault = match self.finish(encryptor, &ending).await {
             Ok(result) => {
+                guard.0 = None;
                 (self.completed)();
-                Ok(result)
+                return Ok(result);
             }
-            Err(fault) => {
-                // The caller has to know what went wrong first.
-                let _ = ending.abort().await;
-                Err(fault.about(&self.path))
-            }
-        }
+            Err(fault) => fault,
+        };
+        let aborted = ending.abort().await;
+        guard.0 = None;
+        // The caller has to know what went wrong first.
+        let fault = match (fault, aborted) {
+            (Fault::Words(words), Ok(())) => Fault::Words(format!("{words}; the upload was aborted, begin it anew")),
+            (Fault::Words(words), Err(error)) => Fault::Words(format!(
+                "{words}; to abort the upload has failed as well, try that again and begin it anew: {error}"
+            )),
+            (fault, _) => fault,
+        };
+        Err(fault.about(&self.path))
     }
 
-    /// Once it has ended, one way or the other, there is nothing to abort.
+    /// Once it has ended, one way or the other, there is nothing to abort. Until it has, this tries.
     async fn abort(&mut self) -> object_store::Result<()> {
         self.encryptor = None;
         self.waiting.clear();
-        match self.inner.end() {
-            Some(mut ending) => ending.abort().await,
+        self.end();
+        match &self.ending {
+            Some(ending) => ending.abort().await,
             None => Ok(()),
         }
     }
@@ -334,7 +374,10 @@ impl MultipartUpload for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         // Where it goes on its own: aborted, and never completed.
-        drop(self.inner.end());
+        self.end();
+        if let Some(ending) = &self.ending {
+            ending.abort_unseen();
+        }
     }
 }
 

@@ -1,9 +1,26 @@
 //! Uploads in parts: what arrives, what must not become an object, and what is aborted.
 
-use agcm::{Error, Key, object_store::StoreOptions};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use agcm::{
+    Error, Key,
+    object_store::{EncryptedStore, StoreOptions},
+};
 use agcm_stores::{content, failure};
-use futures::{FutureExt, future::join_all};
-use object_store::{Error as StoreError, ObjectStoreExt, PutPayload, WriteMultipart, path::Path};
+use async_trait::async_trait;
+use futures::{
+    FutureExt,
+    future::{join_all, ready},
+    stream::BoxStream,
+};
+use object_store::{
+    CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, UploadPart,
+    WriteMultipart, path::Path,
+};
 use proptest::{collection::vec, prelude::*, sample::Index, test_runner::Config};
 
 use crate::watched;
@@ -16,6 +33,81 @@ fn options(chunk: usize, part: usize) -> StoreOptions {
 fn parts(log: &[String]) -> Vec<usize> {
     let parts = log.iter().filter_map(|request| request.strip_prefix("part ")?.split(" of ").nth(1));
     parts.map(|len| len.parse().unwrap()).collect()
+}
+
+/// A store of which nothing is asked but uploads: it keeps the parts as they come, and stores nothing.
+#[derive(Debug, Clone, Default)]
+struct Kept(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    parts: Vec<PutPayload>,
+    /// How many aborts were begun, and how many of them have come to their end, which takes a while.
+    aborts: (usize, usize),
+    completed: bool,
+}
+
+impl Kept {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for Kept {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.state().parts.push(data);
+        ready(Ok(())).boxed()
+    }
+
+    async fn complete(&mut self) -> StoreResult<PutResult> {
+        self.state().completed = true;
+        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+    }
+
+    async fn abort(&mut self) -> StoreResult<()> {
+        self.state().aborts.0 += 1;
+        tokio::task::yield_now().await;
+        self.state().aborts.1 += 1;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Kept {
+    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> StoreResult<PutResult> {
+        unreachable!()
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> StoreResult<Box<dyn MultipartUpload>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    async fn get_opts(&self, _: &Path, _: GetOptions) -> StoreResult<GetResult> {
+        unreachable!()
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
+        unreachable!()
+    }
+
+    fn list(&self, _: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        unreachable!()
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> StoreResult<ListResult> {
+        unreachable!()
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> StoreResult<()> {
+        unreachable!()
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
 }
 
 proptest! {
@@ -185,6 +277,7 @@ async fn a_part_that_failed_or_was_given_up_keeps_the_upload_from_being_complete
         watched.log();
         let error = upload.complete().await.unwrap_err();
         assert!(error.to_string().contains("did not arrive"), "{error}");
+        assert!(error.to_string().ends_with("the upload was aborted, begin it anew"), "{error}");
         assert_eq!(watched.log(), ["abort"]);
         assert!(watched.inner().head(&path).await.is_err());
         // It has ended: there is nothing to abort, and nothing to go on with.
@@ -225,6 +318,118 @@ async fn an_upload_can_be_aborted_and_nothing_of_it_is_left() {
     drop(upload);
     tokio::task::yield_now().await;
     assert_eq!(watched.log(), ["abort"]);
+}
+
+#[tokio::test]
+async fn an_abort_that_failed_can_be_tried_again_and_is_when_the_upload_is_dropped() {
+    let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+    for again in [true, false] {
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        upload.put_part(vec![1; 2000].into()).await.unwrap();
+        let late = upload.put_part(vec![1; 2000].into());
+        watched.log();
+        watched.set_hook(|request| (request == "abort").then(failure));
+        for _ in 0..3 {
+            let error = upload.abort().await.unwrap_err();
+            assert_eq!(error.to_string(), failure().to_string());
+            assert_eq!(watched.log(), ["abort"]);
+        }
+        // It goes no further all the same.
+        late.await.unwrap_err();
+        upload.put_part(vec![1; 2000].into()).await.unwrap_err();
+        upload.complete().await.unwrap_err();
+        assert!(watched.log().is_empty());
+
+        watched.set_hook(|_| None);
+        if again {
+            upload.abort().await.unwrap();
+            assert_eq!(watched.log(), ["abort"]);
+            upload.abort().await.unwrap();
+        }
+        drop(upload);
+        tokio::task::yield_now().await;
+        assert_eq!(watched.log(), if again { &[][..] } else { &["abort"][..] });
+    }
+}
+
+#[tokio::test]
+async fn an_abort_whose_future_was_dropped_is_not_taken_for_done() {
+    for again in [true, false] {
+        let kept = Kept::default();
+        let store = EncryptedStore::with_options(kept.clone(), &Key::generate(), &options(100, 1000));
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        assert!(upload.abort().now_or_never().is_none());
+        if again {
+            upload.abort().await.unwrap();
+            assert_eq!(kept.state().aborts, (2, 1));
+        }
+        drop(upload);
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(kept.state().aborts, (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn to_drop_what_completes_is_to_abort_and_if_that_fails_it_can_be_tried_again() {
+    for again in [true, false] {
+        let (store, watched) = watched(&Key::generate(), &options(100_000, usize::MAX));
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        upload.put_part(vec![1; 5_000_000].into()).await.unwrap();
+        watched.set_hook(|request| (request == "abort").then(failure));
+        assert!(upload.complete().now_or_never().is_none());
+        if again {
+            // First comes what it does on its own, then this.
+            tokio::task::yield_now().await;
+            upload.abort().await.unwrap_err();
+            assert_eq!(watched.log(), ["upload", "abort", "abort"]);
+            watched.set_hook(|_| None);
+            upload.abort().await.unwrap();
+            drop(upload);
+        } else {
+            tokio::task::yield_now().await;
+            assert_eq!(watched.log(), ["upload", "abort"]);
+            watched.set_hook(|_| None);
+            drop(upload);
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(watched.log(), ["abort"]);
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_completed_and_not_be_aborted_says_so_and_can_be_aborted() {
+    for fails in ["nobody waits", "complete"] {
+        let (store, watched) = watched(&Key::generate(), &options(100, 1000));
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        upload.put_part(vec![1; 200].into()).await.unwrap();
+        if fails != "complete" {
+            drop(upload.put_part(vec![1; 2000].into()));
+        }
+        watched.set_hook(move |request| (request == fails || request == "abort").then(failure));
+        let error = upload.complete().await.unwrap_err().to_string();
+        if fails == "complete" {
+            assert_eq!(error, failure().to_string());
+        } else {
+            assert!(error.contains("did not arrive") && !error.contains("was aborted"), "{error}");
+            assert!(error.contains(&failure().to_string()), "{error}");
+        }
+        assert_eq!(watched.log().last().unwrap(), "abort");
+
+        watched.set_hook(|_| None);
+        // Whatever came of it, it is never completed.
+        let error = upload.complete().await.unwrap_err();
+        assert_eq!(Error::from_store(&error), Some(Error::Finished));
+        assert!(watched.log().is_empty());
+        upload.abort().await.unwrap();
+        assert_eq!(watched.log(), ["abort"]);
+        upload.abort().await.unwrap();
+        drop(upload);
+        tokio::task::yield_now().await;
+        assert!(watched.log().is_empty());
+        assert!(watched.inner().head(&Path::from("a")).await.is_err());
+    }
 }
 
 #[tokio::test]
