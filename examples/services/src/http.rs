@@ -21,8 +21,8 @@
 //! version that the client has seen; both are checked before the upload, and in the moment before it is published.
 //! Whoever downloads goes on with the version that they began with.
 //!
-//! One thing is left open: if a client goes away in the very moment in which its upload is published, the name's turn ends
-//! a little before that is done.
+//! The server drops a request whose client has left, but not what works for it: whatever publishes or removes a file has
+//! the name's turn until that is done, so nothing that another client was told meanwhile is undone by it.
 //!
 //! # Ranges
 //!
@@ -36,12 +36,13 @@
 //!
 //! # When things go wrong
 //!
-//! An upload that is cut leaves nothing behind. Up to 1 MiB of a download is opened before the answer begins, so that
-//! damage there is answered with 500; damage further back cuts the connection, and the client sees that the body is
-//! shorter than its `Content-Length`. What was wrong is said on standard error, not to the client.
+//! An upload that is cut leaves nothing behind. One whose client leaves after the last byte and before the answer is there
+//! whole, or not at all. Up to 1 MiB of a download is opened before the answer begins, so that damage there is answered
+//! with 500; damage further back cuts the connection, and the client sees that the body is shorter than its
+//! `Content-Length`. What was wrong is said on standard error, not to the client.
 
 use std::{
-    error, fmt,
+    array, error, fmt, fs,
     future::{Future, IntoFuture},
     hash::{DefaultHasher, Hash, Hasher},
     io,
@@ -69,10 +70,10 @@ use headers::{AcceptRanges, ContentLength, ContentRange, ETag, Header, HeaderMap
 use http_body_util::{LengthLimitError, Limited};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
-use tokio_util::{io::StreamReader, sync::CancellationToken};
+use tokio_util::{io::StreamReader, sync::CancellationToken, task::TaskTracker};
 
 /// How many uploads and downloads go on at a time.
 pub const MAX_TRANSFERS: usize = 64;
@@ -93,7 +94,9 @@ struct Inner {
     max_len: u64,
     transfers: Arc<Semaphore>,
     /// Whoever publishes or removes a file has its name's turn. Several names may share one.
-    turns: [Mutex<()>; 64],
+    turns: [Arc<Mutex<()>>; 64],
+    /// Uploads and removals, which go on without the request that began them.
+    work: TaskTracker,
     bytes_read: AtomicU64,
 }
 
@@ -105,7 +108,8 @@ impl Service {
             key,
             max_len: u64::MAX,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
-            turns: [const { Mutex::const_new(()) }; 64],
+            turns: array::from_fn(|_| Arc::default()),
+            work: TaskTracker::new(),
             bytes_read: AtomicU64::new(0),
         }))
     }
@@ -143,10 +147,12 @@ impl Service {
         Ok(self.0.folder.join(format!("{name}.agcm")))
     }
 
-    fn turn(&self, name: &str) -> &Mutex<()> {
+    /// The turn of a name, which whatever does the work takes along: it must not end before that is done.
+    async fn turn(&self, name: &str) -> OwnedMutexGuard<()> {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
-        &self.0.turns[hasher.finish() as usize % self.0.turns.len()]
+        let turn = &self.0.turns[hasher.finish() as usize % self.0.turns.len()];
+        turn.clone().lock_owned().await
     }
 
     /// A place among the transfers, until it is dropped.
@@ -184,12 +190,19 @@ pub async fn serve(
         drop(guard);
     };
     let server = axum::serve(listener, service.router()).with_graceful_shutdown(signal);
+    let all = async {
+        server.into_future().await?;
+        // There are no connections any more, but there may be work for clients that have left.
+        service.0.work.close();
+        service.0.work.wait().await;
+        Ok(())
+    };
     let too_late = async {
         stopping.cancelled().await;
         sleep(grace).await;
     };
     tokio::select! {
-        served = server.into_future() => served,
+        served = all => served,
         () = too_late => Err(io::ErrorKind::TimedOut.into()),
     }
 }
@@ -262,7 +275,7 @@ async fn put(
     body: Body,
 ) -> Result<Response, Refusal> {
     let path = service.path(&name)?;
-    let _place = service.place()?;
+    let place = service.place()?;
     let failed = |error| Refusal::because(&name, error);
 
     // As long as nothing was read of the body, a client that waits for `100 Continue` sends none.
@@ -275,30 +288,53 @@ async fn put(
     let conditions = Conditions::of(&headers)?;
     conditions.check(service.version(&path).await.map_err(failed)?.as_ref())?;
 
-    let mut turn = None;
-    let mut replaces = false;
-    let body = Limited::new(body, usize::try_from(service.0.max_len).unwrap_or(usize::MAX));
-    let body = Body::new(body).into_data_stream().map_err(Refusal::of_the_body);
-    // When all has arrived and before anything is published, it is this name's turn: no other request changes it meanwhile.
-    let turn_comes = async {
-        turn = Some(service.turn(&name).lock().await);
-        let version = service.version(&path).await?;
-        conditions.check(version.as_ref())?;
-        replaces = version.is_some();
-        Ok(Bytes::new())
-    };
-    let encrypt = EncryptOptions::new().context(context(&name)).map_err(|error| failed(error.into()))?;
-    let options = FileOptions::new().encrypt_options(encrypt).overwrite(true);
-    let reader = StreamReader::new(body.map_err(io::Error::from).chain(stream::once(turn_comes)));
-    options.encrypt_from(reader, &path, &service.0.key).await.map_err(failed)?;
+    // If the client leaves, this function ends, but not the task. It gives up as long as nothing is being published; from
+    // then on it goes on to the end, and has the name's turn until then.
+    let left = CancellationToken::new();
+    let _until_the_answer = left.clone().drop_guard();
+    let upload = Upload { service: service.clone(), name: name.clone(), path, conditions, _place: place };
+    service.0.work.spawn(upload.publish(body, left)).await.map_err(|error| failed(error.into()))?
+}
 
-    let version = service.version(&path).await.map_err(failed)?;
-    drop(turn);
-    let mut response = if replaces { StatusCode::NO_CONTENT } else { StatusCode::CREATED }.into_response();
-    if let Some(etag) = version {
-        response.headers_mut().typed_insert(etag);
+/// What an upload needs that does not end with its request.
+struct Upload {
+    service: Service,
+    name: String,
+    path: PathBuf,
+    conditions: Conditions,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    async fn publish(self, body: Body, left: CancellationToken) -> Result<Response, Refusal> {
+        let Self { service, name, path, conditions, .. } = &self;
+        let failed = |error| Refusal::because(name, error);
+        let mut turn = None;
+        let mut replaces = false;
+        let body = Limited::new(body, usize::try_from(service.0.max_len).unwrap_or(usize::MAX));
+        let body = Body::new(body).into_data_stream().map_err(Refusal::of_the_body);
+        // When all has arrived and before anything is published, it is this name's turn: no other request changes it
+        // meanwhile.
+        let turn_comes = async {
+            turn = Some(service.turn(name).await);
+            let version = service.version(path).await?;
+            conditions.check(version.as_ref())?;
+            replaces = version.is_some();
+            Ok(Bytes::new())
+        };
+        let encrypt = EncryptOptions::new().context(context(name)).map_err(|error| failed(error.into()))?;
+        let options = FileOptions::new().encrypt_options(encrypt).overwrite(true).cancel_on(left);
+        let reader = StreamReader::new(body.map_err(io::Error::from).chain(stream::once(turn_comes)));
+        options.encrypt_from(reader, path, &service.0.key).await.map_err(failed)?;
+
+        let version = service.version(path).await.map_err(failed)?;
+        drop(turn);
+        let mut response = if replaces { StatusCode::NO_CONTENT } else { StatusCode::CREATED }.into_response();
+        if let Some(etag) = version {
+            response.headers_mut().typed_insert(etag);
+        }
+        Ok(response)
     }
-    Ok(response)
 }
 
 async fn delete(
@@ -308,10 +344,14 @@ async fn delete(
 ) -> Result<StatusCode, Refusal> {
     let path = service.path(&name)?;
     let failed = |error| Refusal::because(&name, error);
-    let _turn = service.turn(&name).lock().await;
+    let turn = service.turn(&name).await;
     let version = service.version(&path).await.map_err(failed)?;
     Conditions::of(&headers)?.check(version.as_ref())?;
-    tokio::fs::remove_file(&path).await.map_err(failed)?;
+    let removing = service.0.work.spawn_blocking(move || {
+        let _until_it_is_done = turn;
+        fs::remove_file(path)
+    });
+    removing.await.map_err(io::Error::from).and_then(|removed| removed).map_err(failed)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

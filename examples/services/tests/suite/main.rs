@@ -6,5 +6,6 @@ mod archive;
 mod compress;
 mod curl;
 mod http;
+mod leaving;
 mod readme;
 mod support;
