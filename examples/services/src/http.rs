@@ -8,7 +8,7 @@
 //! | `PUT /name` | 201, or 204 if it replaced another; it appears when all of it has arrived and is on disk |
 //! | `GET /name` | 200 and all of it; with a `Range` 206 and that part, for which only the frames that hold it are read |
 //! | `HEAD /name` | the length of the plaintext, from both ends of the stream |
-//! | `DELETE /name` | 204 |
+//! | `DELETE /name` | 204, when that is on disk |
 //!
 //! Each file is bound to its name by the [context](agcm::EncryptOptions::context): if somebody renames or swaps files
 //! on the disk, they don't open. Who may do what is not the service's business, nor is TLS: put a proxy before it that
@@ -47,7 +47,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     ops::Range,
-    path::PathBuf,
+    path::{self, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -162,7 +162,7 @@ impl Service {
     }
 
     /// The version that is under this path, if any.
-    async fn version(&self, path: &std::path::Path) -> io::Result<Option<ETag>> {
+    async fn version(&self, path: &path::Path) -> io::Result<Option<ETag>> {
         match PositionedFile::open(path).await {
             Ok(file) => etag(&file).await.map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -349,10 +349,22 @@ async fn delete(
     Conditions::of(&headers)?.check(version.as_ref())?;
     let removing = service.0.work.spawn_blocking(move || {
         let _until_it_is_done = turn;
-        fs::remove_file(path)
+        remove(&path)
     });
     removing.await.map_err(io::Error::from).and_then(|removed| removed).map_err(failed)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a file for good: even after a power failure it is gone.
+fn remove(path: &path::Path) -> io::Result<()> {
+    // Elsewhere folders cannot be opened like files.
+    let folder = path.parent().filter(|_| cfg!(unix)).map(|folder| fs::File::open(folder.join("."))).transpose()?;
+    fs::remove_file(path)?;
+    match folder.map_or(Ok(()), |folder| folder.sync_all()) {
+        // There are file systems that cannot do this, and nothing more is to be had from them.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// What a stream is bound to, so that under another name it does not open.
