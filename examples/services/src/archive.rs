@@ -20,7 +20,7 @@ use agcm::{DecryptOptions, DecryptReader, EncryptWriter, Key, Trailing};
 use futures::TryStreamExt;
 use tempfile::NamedTempFile;
 use tokio::{
-    fs::File,
+    fs::{File, canonicalize},
     io::{AsyncWriteExt, BufReader, copy, sink},
     task::spawn_blocking,
 };
@@ -32,9 +32,14 @@ use tokio_tar::{Archive, ArchiveBuilder, Builder};
 ///
 /// # Errors
 ///
-/// If `src` cannot be read, or `dst` is there or cannot be written.
+/// If `src` cannot be read, or `dst` is there, cannot be written, or would be in `src`.
 pub async fn pack(src: &Path, dst: &Path, key: &Key) -> io::Result<()> {
     let folder = parent(dst);
+    // By no other path either: the archive would find itself among what it packs, and read what it writes.
+    if canonicalize(&folder).await?.starts_with(canonicalize(src).await?) {
+        let words = "the archive would be in the folder that is packed; choose another place for it";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+    }
     let (file, temporary) = spawn_blocking(move || NamedTempFile::new_in(folder)).await??.into_parts();
 
     let mut archive = Builder::new(EncryptWriter::new(File::from_std(file), key));

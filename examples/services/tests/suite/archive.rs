@@ -2,11 +2,12 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use agcm::{EncryptWriter, Error, Key};
 use agcm_services::archive::{extract, list, pack};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_tar::{Builder, EntryType, Header};
 
 use crate::support::{assert_same, content, flip, names};
@@ -120,6 +121,35 @@ async fn what_fails_to_be_packed_leaves_nothing() {
     let home = tempfile::tempdir().unwrap();
     pack(&home.path().join("missing"), &home.path().join("sealed"), &Key::generate()).await.unwrap_err();
     assert_eq!(names(home.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_folder_is_not_packed_into_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("folder");
+    make_tree(&folder);
+    let before = tree(&folder);
+    let mut into =
+        vec![folder.join("sealed"), folder.join("a/b/sealed"), home.path().join("folder/../folder/a/sealed")];
+    let mut from = vec![folder.clone(), folder.join("a/..")];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(folder.join("a"), home.path().join("into")).unwrap();
+        std::os::unix::fs::symlink("folder", home.path().join("from")).unwrap();
+        into.push(home.path().join("into/sealed"));
+        from.push(home.path().join("from"));
+    }
+    for (src, dst) in from.iter().flat_map(|src| into.iter().map(move |dst| (src, dst))) {
+        // It would not end before the disk is full.
+        let packed = timeout(Duration::from_secs(2), pack(src, dst, &Key::generate())).await;
+        let error = packed.expect("it packs itself").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{src:?} {dst:?}: {error}");
+        assert!(error.to_string().contains("in the folder that is packed"), "{error}");
+        assert_eq!(tree(&folder), before, "{src:?} {dst:?}");
+    }
+    // What only begins with the same letters is another folder.
+    fs::create_dir(home.path().join("folder2")).unwrap();
+    pack(&folder, &home.path().join("folder2/sealed"), &Key::generate()).await.unwrap();
 }
 
 #[tokio::test]
