@@ -8,10 +8,17 @@
 //! This program is the sender, and starts itself once more as the receiver. What they say:
 //!
 //! ```text
+//! both:      32 random bytes, in the clear
 //! receiver:  a frame for each name that it has, End
 //! sender:    for each that is missing: a frame with the name, the plaintext in frames, End
-//! receiver:  for each: how much has arrived, again and again, in frames of 8 bytes; End once it is in place
+//! receiver:  for each: a frame with the name; how much has arrived, again and again, in frames of 8 bytes; End once it
+//!            is in place
 //! ```
+//!
+//! Each stream is bound to its direction and to the random bytes of both sides, by its context. Nobody has to be told what a
+//! connection is about, but whoever has recorded one cannot play it to somebody else, or once more: the side that is there
+//! has contributed to the contexts, and what comes from another connection does not open. Within a connection whole streams
+//! could still be played twice; so each says which snapshot it is about.
 //!
 //! A name needs no format of its own: items of a `Sink` are never merged, so the first frame is the name and nothing else. It
 //! is authentic and secret, as is all that goes over the connection.
@@ -33,15 +40,18 @@ use agcm::{
     codec::{Frame, FrameCodec, FrameDecoder, FrameEncoder, framed},
 };
 use futures::{Sink, SinkExt, Stream, StreamExt, TryStreamExt, stream};
+use rand::{TryRng, rngs::SysRng};
 use tokio::{
     fs::File,
+    io::{AsyncReadExt, AsyncWriteExt, copy, sink},
+    join,
     net::{TcpListener, TcpSocket, TcpStream},
     time::sleep,
     try_join,
 };
 use tokio_util::{
     codec::Framed,
-    io::{ReaderStream, StreamReader},
+    io::{InspectReader, ReaderStream, StreamReader},
 };
 
 type Connection = Framed<TcpStream, FrameCodec>;
@@ -55,8 +65,24 @@ struct Keys {
     disk: Key,
 }
 
-/// Each direction has its own context, so that nobody can send one side its own streams back.
-fn connect(socket: TcpStream, wire: &Key, sending: &str, receiving: &str) -> Result<Connection, Error> {
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Sender,
+    Receiver,
+}
+
+/// A connection whose streams open on this connection and in their direction only: neither can somebody send one side its own
+/// streams back, nor what the other side has said on another day.
+async fn connect(mut socket: TcpStream, wire: &Key, side: Side) -> io::Result<Connection> {
+    let (mut own, mut other) = ([0; 32], [0; 32]);
+    SysRng.try_fill_bytes(&mut own).map_err(io::Error::other)?;
+    socket.write_all(&own).await?;
+    // They need not be secret, and whoever changes them has kept the two sides apart, no more.
+    socket.read_exact(&mut other).await?;
+    let (sender, receiver) = if side == Side::Sender { (own, other) } else { (other, own) };
+    let to_sender = [&b"to sender"[..], &sender, &receiver].concat();
+    let to_receiver = [&b"to receiver"[..], &sender, &receiver].concat();
+    let (sending, receiving) = if side == Side::Sender { (to_receiver, to_sender) } else { (to_sender, to_receiver) };
     let encoder = FrameEncoder::with_options(wire, &EncryptOptions::new().context(sending)?);
     let decoder = FrameDecoder::with_options(wire, &DecryptOptions::new().context(receiving)?);
     Ok(framed(socket, FrameCodec::new(encoder, decoder)))
@@ -72,14 +98,15 @@ async fn receive(folder: &Path) -> io::Result<()> {
     println!("{}", listener.local_addr()?);
     loop {
         let (socket, _) = listener.accept().await?;
-        match serve(connect(socket, &keys.wire, "to sender", "to receiver")?, folder, &keys.disk).await {
+        match serve(socket, folder, &keys).await {
             Ok(()) => return Ok(()),
             Err(error) => eprintln!("receiver: {error}"),
         }
     }
 }
 
-async fn serve(mut connection: Connection, folder: &Path, disk: &Key) -> io::Result<()> {
+async fn serve(socket: TcpStream, folder: &Path, keys: &Keys) -> io::Result<()> {
+    let mut connection = connect(socket, &keys.wire, Side::Receiver).await?;
     for name in names(folder)? {
         connection.feed(Frame::Data(name.into())).await?;
     }
@@ -87,6 +114,7 @@ async fn serve(mut connection: Connection, folder: &Path, disk: &Key) -> io::Res
     while let Some(frame) = connection.try_next().await? {
         let Frame::Data(name) = frame else { return Err(io::Error::other("a stream has no name")) };
         let path = folder.join(checked(&name)?);
+        connection.feed(Frame::Data(name)).await?;
         let plaintext = stream::try_unfold((&mut connection, 0_u64), |(connection, arrived)| async move {
             match connection.try_next().await? {
                 Some(Frame::Data(data)) => {
@@ -101,7 +129,7 @@ async fn serve(mut connection: Connection, folder: &Path, disk: &Key) -> io::Res
             }
         });
         // Sealed, synced and renamed: when this returns, the snapshot is safe; if it fails, there is none.
-        FileOptions::new().encrypt_from(StreamReader::new(plaintext), &path, disk).await?;
+        FileOptions::new().encrypt_from(StreamReader::new(plaintext), &path, &keys.disk).await?;
         connection.send(Frame::End).await?;
     }
     Ok(())
@@ -125,10 +153,7 @@ fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
 
 /// The sender: sends what the receiver has not. After `cut` bytes the cable is pulled.
 async fn replicate(address: SocketAddr, folder: &Path, keys: &Keys, cut: usize) -> io::Result<Vec<String>> {
-    let socket = TcpSocket::new_v4()?;
-    // Small ones, so that it shows who has to wait.
-    socket.set_send_buffer_size(64 * 1024)?;
-    let connection = connect(socket.connect(address).await?, &keys.wire, "to receiver", "to sender")?;
+    let connection = connect(socket()?.connect(address).await?, &keys.wire, Side::Sender).await?;
     let (mut sink, mut answers) = connection.split();
 
     let (mut missing, mut sent) = (names(folder)?, Vec::new());
@@ -139,7 +164,7 @@ async fn replicate(address: SocketAddr, folder: &Path, keys: &Keys, cut: usize) 
         let path = folder.join(&name);
         let under_way = UnderWay::default();
         let send = send(&mut sink, &name, &path, &keys.disk, &under_way, cut);
-        let ((), ()) = try_join!(send, acknowledged(&mut answers, &under_way))?;
+        let ((), ()) = try_join!(send, acknowledged(&mut answers, &name, &under_way))?;
         let (len, most) = (under_way.fed.get() / 1024, under_way.most.get() / 1024);
         println!("{name}: {len} KiB are in place; at most {most} KiB were under way");
         assert!(most < 4096, "the receiver is slower, and the sender has waited for it");
@@ -147,6 +172,14 @@ async fn replicate(address: SocketAddr, folder: &Path, keys: &Keys, cut: usize) 
     }
     sink.close().await?;
     Ok(sent)
+}
+
+/// With small buffers, so that it shows who has to wait.
+fn socket() -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(64 * 1024)?;
+    socket.set_recv_buffer_size(64 * 1024)?;
+    Ok(socket)
 }
 
 /// How much of a snapshot was given to the connection, and how much of that has arrived.
@@ -183,16 +216,64 @@ async fn send(
     sink.flush().await
 }
 
-async fn acknowledged(answers: impl Stream<Item = io::Result<Frame>>, under_way: &UnderWay) -> io::Result<()> {
+/// Waits until this snapshot, and no other, is in place.
+async fn acknowledged(
+    answers: impl Stream<Item = io::Result<Frame>>,
+    name: &str,
+    under_way: &UnderWay,
+) -> io::Result<()> {
     let mut answers = pin!(answers);
+    match answers.try_next().await?.ok_or_else(gone)? {
+        Frame::Data(bytes) if bytes == name => {}
+        _ => return Err(io::Error::other("another snapshot was acknowledged")),
+    }
     loop {
         match answers.try_next().await?.ok_or_else(gone)? {
             Frame::Data(bytes) => {
-                under_way.arrived.set(u64::from_le_bytes(bytes[..].try_into().map_err(io::Error::other)?))
+                let arrived = u64::from_le_bytes(bytes[..].try_into().map_err(io::Error::other)?);
+                if arrived > under_way.fed.get() {
+                    return Err(io::Error::other("more was acknowledged than was sent"));
+                }
+                under_way.arrived.set(arrived);
             }
             Frame::End => return Ok(()),
         }
     }
+}
+
+/// Somebody on the way who has no key: lets one connection through, and remembers what the receiver said.
+async fn record(listener: TcpListener, receiver: SocketAddr) -> io::Result<Vec<u8>> {
+    let (near, far) = (listener.accept().await?.0, socket()?.connect(receiver).await?);
+    let (mut from_sender, mut to_sender) = near.into_split();
+    let (from_receiver, mut to_receiver) = far.into_split();
+    let mut tape = Vec::new();
+    let there = async {
+        copy(&mut from_sender, &mut to_receiver).await?;
+        to_receiver.shutdown().await
+    };
+    let back = async {
+        let mut from_receiver = InspectReader::new(from_receiver, |bytes| tape.extend_from_slice(bytes));
+        copy(&mut from_receiver, &mut to_sender).await?;
+        to_sender.shutdown().await
+    };
+    try_join!(there, back)?;
+    Ok(tape)
+}
+
+/// And says the same once more, to a sender whose receiver is not even there.
+async fn play(listener: TcpListener, tape: &[u8]) -> io::Result<()> {
+    let (mut from_sender, mut to_sender) = listener.accept().await?.0.into_split();
+    to_sender.write_all(tape).await?;
+    copy(&mut from_sender, &mut sink()).await?;
+    Ok(())
+}
+
+fn listen() -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = socket()?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    let listener = socket.listen(1)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 /// A process that does not outlive this one.
@@ -236,7 +317,8 @@ async fn main() -> io::Result<()> {
 
     let first = replicate(address, &here, &keys, 5 * MIB).await;
     println!("sender: {}", first.err().ok_or_else(|| io::Error::other("it was not cut"))?);
-    let sent = replicate(address, &here, &keys, usize::MAX).await?;
+    let (listener, on_the_way) = listen()?;
+    let (sent, tape) = try_join!(replicate(on_the_way, &here, &keys, usize::MAX), record(listener, address))?;
     assert!(receiver.0.wait()?.success());
 
     assert_eq!(sent, ["orders", "stock"], "the others had been acknowledged");
@@ -246,5 +328,22 @@ async fn main() -> io::Result<()> {
         assert!(agcm::decrypt(&keys.disk, &stream)? == plaintext(name, len), "{name}");
     }
     println!("all {} snapshots are there, whole", SNAPSHOTS.len());
+
+    let (listener, on_the_way) = listen()?;
+    let (played, _) = join!(replicate(on_the_way, &here, &keys, usize::MAX), play(listener, &tape));
+    let refused = played.err().ok_or_else(|| io::Error::other("what was recorded was taken for an answer"))?;
+    assert_eq!(Error::from_io(&refused), Some(Error::KeyMismatch));
+    println!("what the receiver said was played once more, and refused: {refused}");
+
+    let (one, more) = (Frame::Data("one".into()), Frame::Data(1_u64.to_le_bytes().to_vec().into()));
+    for (answer, refusal) in [
+        ([one.clone(), more.clone(), Frame::End], Some("more was acknowledged than was sent")),
+        ([Frame::Data("two".into()), more.clone(), Frame::End], Some("another snapshot was acknowledged")),
+        ([more, one.clone(), Frame::End], Some("another snapshot was acknowledged")),
+        ([one, Frame::End, Frame::End], None),
+    ] {
+        let result = acknowledged(stream::iter(answer.map(Ok)), "one", &UnderWay::default()).await;
+        assert_eq!(result.err().map(|error| error.to_string()).as_deref(), refusal);
+    }
     Ok(())
 }
