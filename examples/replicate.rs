@@ -15,10 +15,10 @@
 //!            is in place
 //! ```
 //!
-//! Each stream is bound to its direction and to the random bytes of both sides, by its context. Nobody has to be told what a
-//! connection is about, but whoever has recorded one cannot play it to somebody else, or once more: the side that is there
-//! has contributed to the contexts, and what comes from another connection does not open. Within a connection whole streams
-//! could still be played twice; so each says which snapshot it is about.
+//! Each stream is bound by its context to its direction and to the random bytes of both sides. So whoever has recorded one
+//! connection can play it to nobody later: a side that is there has drawn new bytes, and what was said under others does not
+//! open. Within one connection a whole stream could still be left out or played twice; so each says which snapshot it is
+//! about.
 //!
 //! A name needs no format of its own: items of a `Sink` are never merged, so the first frame is the name and nothing else. It
 //! is authentic and secret, as is all that goes over the connection.
