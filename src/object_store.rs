@@ -85,7 +85,7 @@
 //! | `get_ranges` | as above, and 1 for every range, or for several that lie less than 1 MiB apart; 10 at a time |
 //! | `head` | 1 |
 //! | `list` | as the inner store |
-//! | multipart upload | 1 to begin, 1 a part and at the end 1 or 2 more, 1 to complete |
+//! | multipart upload | 1 to begin, 1 for every `part_len` bytes of the stream and 1 for its rest, 1 to complete |
 //! | `copy`, `rename` | 1; with bound paths those of a `get` and a `put` or an upload, and to rename another to delete |
 //! | `delete` | as the inner store |
 //!
@@ -106,7 +106,8 @@
 //! The parts of an upload may be of any length, and their futures may be polled in any order, as with other stores.
 //! What goes to the inner store are parts of one length (some ask for that): [`StoreOptions::part_len`]. A part is put
 //! when there is enough for it; the future of [`put_part`](MultipartUpload::put_part) is ready when all that it filled
-//! has arrived. Every chunk is sealed once; whatever the inner store sends again are the same bytes.
+//! has arrived. `complete` puts the rest, a part or two (more where they are hardly longer than a chunk, or shorter).
+//! Every chunk is sealed once; whatever the inner store sends again are the same bytes.
 //!
 //! An upload becomes an object only by [`complete`](MultipartUpload::complete), and only if all of its parts have
 //! arrived. Otherwise `complete` is an error and aborts it. If to abort it fails, it never completes all the same, and
@@ -129,7 +130,8 @@
 //! time, and the piece of the answer that it is in (up to 1 MiB of it are taken at once); `get_ranges` holds what it
 //! returns as well, and what lies between two ranges that share a frame. An upload holds less than a part and a chunk
 //! of plaintext that waits, as the [`Bytes`] that it came in, and each part that is under way: its plaintext until it
-//! was sealed, and what was sealed until it was sent. How many those are is up to the caller. Chunks of 1 MiB and more,
+//! was sealed, and what was sealed until it was sent, in whole frames and with a copy of up to a frame of the last one
+//! for the next part. How many those are is up to the caller. Chunks of 1 MiB and more,
 //! and parts, are sealed and opened on the blocking pool of the runtime; plaintext that is not given out is wiped.
 //!
 //! # Cancel safety

@@ -90,6 +90,10 @@ type Frames = Shared<BoxFuture<'static, Result<Bytes, Lost>>>;
 #[derive(Debug, Clone)]
 struct Lost(String);
 
+fn lost() -> Lost {
+    Lost("a part of the upload was lost".into())
+}
+
 impl From<Lost> for Fault {
     fn from(Lost(words): Lost) -> Self {
         Self::Words(words)
@@ -106,6 +110,8 @@ impl Inner {
     fn end(&self) -> Option<Box<dyn MultipartUpload>> {
         let mut queue = self.queue();
         let upload = queue.upload.take()?;
+        // There is plaintext in them.
+        queue.sealing = None;
         queue.behind.clear();
         queue.under_way.clear();
         Some(upload)
@@ -121,6 +127,9 @@ impl Inner {
                 }
                 if let Some(upload) = queue.under_way.remove(&part) {
                     return Ok(upload);
+                }
+                if part < queue.begun {
+                    return Err(lost());
                 }
                 (queue.begun, queue.frames()?)
             };
@@ -138,23 +147,33 @@ impl Queue {
     /// The frames of the next part.
     fn frames(&mut self) -> Result<Frames, Lost> {
         if self.sealing.is_none() {
-            let sealing = self.behind.pop_front().ok_or_else(|| Lost("a part of the upload was lost".into()))?;
+            let sealing = self.behind.pop_front().ok_or_else(lost)?;
             let frames = async move { sealing.run().await.map(Bytes::from).map_err(|error| Lost(error.to_string())) };
             self.sealing = Some(frames.boxed().shared());
         }
-        self.sealing.clone().ok_or_else(|| Lost("a part of the upload was lost".into()))
+        self.sealing.clone().ok_or_else(lost)
     }
 
     /// Gives the inner store the next part, whose frames these are, behind what was left over before.
     fn put(&mut self, frames: Bytes, part_len: usize) {
         let Some(upload) = &mut self.upload else { return };
+        // Frames are only sealed where what is left is too short for the part.
+        let is_longer = !frames.is_empty();
         let mut pieces = VecDeque::from([mem::take(&mut self.left), frames]);
         let part = split_to(&mut pieces, part_len).into_iter().collect();
-        self.under_way.insert(self.begun, upload.put_part(part));
+        self.left = match pieces.pop_front() {
+            // A copy, so that it does not keep all of the part in memory. Of each frame there is one at most, however
+            // many parts it makes up.
+            Some(left) if is_longer => Bytes::copy_from_slice(&left),
+            left => left.unwrap_or_default(),
+        };
+        let begun = self.begun;
         self.begun += 1;
         self.sealing = None;
-        // A copy, so that it does not keep all of the part in memory.
-        self.left = Vec::from(pieces).concat().into();
+        // If this panics, those behind it are at their places all the same. Whoever waits for this one never sees it
+        // arrive, so the upload is not completed.
+        let part = upload.put_part(part);
+        self.under_way.insert(begun, part);
     }
 }
 
@@ -267,12 +286,12 @@ impl Upload {
         Ok(true)
     }
 
-    /// Lets nothing more be put.
-    fn end(&mut self) {
-        if let Some(upload) = self.inner.end() {
-            let upload = Arc::new(sync::Mutex::new(Some(upload)));
-            self.ending = Some(Ending { upload, runtime: self.runtime.clone() });
-        }
+    /// Lets nothing more be put. Whether anything could be until now.
+    fn end(&mut self) -> bool {
+        let Some(upload) = self.inner.end() else { return false };
+        let upload = Arc::new(sync::Mutex::new(Some(upload)));
+        self.ending = Some(Ending { upload, runtime: self.runtime.clone() });
+        true
     }
 
     /// Sends the rest of the stream, and completes the upload.
@@ -333,8 +352,12 @@ impl MultipartUpload for Upload {
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
         let encryptor = self.encryptor.take();
-        self.end();
-        let (Some(encryptor), Some(ending)) = (encryptor, self.ending.clone()) else {
+        let ends = self.end();
+        let (Some(encryptor), true, Some(ending)) = (encryptor, ends, self.ending.clone()) else {
+            if ends {
+                // Its stream would have been too long.
+                let _ = self.abort().await;
+            }
             return Err(Fault::from(Error::Finished).about(&self.path));
         };
         let mut guard = Guard(Some(ending.clone()));
@@ -346,7 +369,7 @@ impl MultipartUpload for Upload {
             }
             Err(fault) => fault,
         };
-        let aborted = ending.abort().await;
+        let aborted = self.abort().await;
         guard.0 = None;
         // The caller has to know what went wrong first.
         let fault = match (fault, aborted) {

@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use agcm::{
@@ -45,9 +47,18 @@ struct State {
     /// How many aborts were begun, and how many of them have come to their end, which takes a while.
     aborts: (usize, usize),
     completed: bool,
+    /// How many parts it was given, and which of them is one too many for it.
+    puts: usize,
+    panics_at: Option<usize>,
 }
 
 impl Kept {
+    /// A store over a new one.
+    fn watched(key: &Key, options: &StoreOptions) -> (EncryptedStore<Self>, Self) {
+        let kept = Self::default();
+        (EncryptedStore::with_options(kept.clone(), key, options), kept)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,7 +67,10 @@ impl Kept {
 #[async_trait]
 impl MultipartUpload for Kept {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.state().parts.push(data);
+        let mut state = self.state();
+        state.puts += 1;
+        assert_ne!(Some(state.puts), state.panics_at, "as it was told to");
+        state.parts.push(data);
         ready(Ok(())).boxed()
     }
 
@@ -355,8 +369,7 @@ async fn an_abort_that_failed_can_be_tried_again_and_is_when_the_upload_is_dropp
 #[tokio::test]
 async fn an_abort_whose_future_was_dropped_is_not_taken_for_done() {
     for again in [true, false] {
-        let kept = Kept::default();
-        let store = EncryptedStore::with_options(kept.clone(), &Key::generate(), &options(100, 1000));
+        let (store, kept) = Kept::watched(&Key::generate(), &options(100, 1000));
         let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
         assert!(upload.abort().now_or_never().is_none());
         if again {
@@ -430,6 +443,125 @@ async fn what_could_not_be_completed_and_not_be_aborted_says_so_and_can_be_abort
         assert!(watched.log().is_empty());
         assert!(watched.inner().head(&Path::from("a")).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn parts_much_shorter_than_a_chunk_are_not_copied_over_and_over() {
+    let (key, content) = (Key::generate(), content(50_000));
+    let (store, kept) = Kept::watched(&key, &options(10_000, 16));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    upload.put_part(content.clone().into()).await.unwrap();
+    upload.complete().await.unwrap();
+
+    let parts = std::mem::take(&mut kept.state().parts);
+    let (mut pieces, mut end) = (0, std::ptr::null());
+    for piece in parts.iter().flat_map(|part| part.iter()).filter(|piece| !piece.is_empty()) {
+        // One that goes on where the last one ended was not moved.
+        pieces += usize::from(piece.as_ptr() != end);
+        end = piece.as_ptr_range().end;
+    }
+    // The ends of the stream, and each of the five frames with one copy.
+    assert!(pieces <= 2 + 5 * 2, "{} parts lie in {pieces} places", parts.len());
+    let sealed: Vec<u8> = parts.iter().flat_map(|part| part.iter()).flatten().copied().collect();
+    assert_eq!(agcm::decrypt(&key, &sealed).unwrap(), content);
+}
+
+#[tokio::test]
+async fn what_is_left_over_does_not_keep_all_of_a_part_in_memory() {
+    let (store, kept) = Kept::watched(&Key::generate(), &options(100, 100_000));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    upload.put_part(vec![1; 250_000].into()).await.unwrap();
+    let parts = std::mem::take(&mut kept.state().parts);
+    // What the first had no place for is not in its allocation.
+    let (first, second) = (parts[0].iter().last().unwrap(), parts[1].iter().next().unwrap());
+    assert!(second.len() < 120);
+    assert_ne!(first.as_ptr_range().end, second.as_ptr());
+}
+
+#[tokio::test]
+async fn a_store_that_panics_gets_the_next_parts_as_they_are_and_completes_nothing() {
+    let (store, kept) = Kept::watched(&Key::generate(), &options(100, 1000));
+    kept.state().panics_at = Some(2);
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    let puts: Vec<_> = (0..4).map(|_| upload.put_part(vec![1; 2000].into())).collect();
+    let mut ends = Vec::new();
+    for put in puts {
+        ends.push(AssertUnwindSafe(put).catch_unwind().await.map(|put| put.is_ok()).ok());
+    }
+    assert_eq!(ends, [None, Some(true), Some(true), Some(true)]);
+    let lens: Vec<_> = kept.state().parts.iter().map(PutPayload::content_length).collect();
+    assert!(lens.len() > 5 && lens.iter().all(|len| *len == 1000), "{lens:?}");
+    let error = upload.complete().await.unwrap_err();
+    assert!(error.to_string().contains("1 of its parts did not arrive"), "{error}");
+    assert!(!kept.state().completed);
+    assert_eq!(kept.state().aborts, (1, 1));
+}
+
+#[tokio::test]
+async fn a_part_that_was_lost_to_a_panic_in_another_is_an_error() {
+    let (store, kept) = Kept::watched(&Key::generate(), &options(100, 1000));
+    kept.state().panics_at = Some(1);
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    let first = upload.put_part(vec![1; 1100].into());
+    let second = upload.put_part(vec![1; 1100].into());
+    let third = upload.put_part(vec![1; 1100].into());
+    // It has to begin the first.
+    assert!(AssertUnwindSafe(second).catch_unwind().await.is_err());
+    let error = first.await.unwrap_err();
+    assert!(error.to_string().contains("was lost"), "{error}");
+    // For that, nothing else is begun.
+    assert_eq!(kept.state().puts, 1);
+    third.await.unwrap();
+    upload.complete().await.unwrap_err();
+    assert!(!kept.state().completed);
+}
+
+#[tokio::test]
+async fn an_upload_that_has_ended_holds_no_plaintext() {
+    struct Plaintext {
+        bytes: Vec<u8>,
+        _held: Arc<()>,
+    }
+    impl AsRef<[u8]> for Plaintext {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    for completes in [true, false] {
+        let (store, _) = Kept::watched(&Key::generate(), &options(100_000, 3_000_000));
+        let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+        let held = Arc::new(());
+        let plaintext = Plaintext { bytes: vec![1; 20_000_000], _held: held.clone() };
+        // It is begun, and nobody waits for it any longer.
+        assert!(upload.put_part(bytes::Bytes::from_owner(plaintext).into()).now_or_never().is_none());
+        if completes {
+            upload.complete().await.unwrap_err();
+        } else {
+            upload.abort().await.unwrap();
+        }
+        // On the blocking pool it may have to come to its end.
+        for _ in 0..500 {
+            if Arc::strong_count(&held) > 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        assert_eq!(Arc::strong_count(&held), 1, "completes: {completes}");
+        drop(upload);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_would_be_too_long_is_an_error_and_completing_it_aborts() {
+    // 2^40 frames are the most. None of this is ever sealed.
+    let (store, kept) = Kept::watched(&Key::generate(), &options(1, 21 * ((1 << 40) + 100)));
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    let piece = bytes::Bytes::from(vec![0; 1 << 26]);
+    let data: PutPayload = std::iter::repeat_n(piece, (1 << 14) + 1).collect();
+    let error = upload.put_part(data).await.unwrap_err();
+    assert_eq!(Error::from_store(&error), Some(Error::StreamTooLong));
+    upload.complete().await.unwrap_err();
+    assert_eq!(kept.state().aborts, (1, 1));
+    assert!(!kept.state().completed);
 }
 
 #[tokio::test]
