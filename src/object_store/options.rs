@@ -96,8 +96,12 @@ impl StoreOptions {
     /// Sets the length of the parts that a multipart upload sends to the inner store, in bytes: all of them but the
     /// last.
     ///
-    /// Otherwise it is that of the first part that is put, or 5 MiB if that is shorter. S3 asks for at least 5 MiB and
-    /// takes up to 10 000 parts. At least 1 byte; what is in memory at a time [follows from it](super#memory).
+    /// Otherwise it is that of the first part that is put with what sealing adds to it (20 bytes a chunk, and 1), or
+    /// 5 MiB if that is shorter. So if all parts that are put are as long as the first, and that is at least 5 MiB, the
+    /// inner store gets as many of them, or one more if they are less than 117. S3 takes up to 10 000, of 5 MiB to
+    /// 5 GiB: with 5 MiB that makes a stream of 48 GiB, and a longer one needs longer parts.
+    ///
+    /// At least 1 byte; what is in memory at a time [follows from it](super#memory).
     pub fn part_len(self, len: usize) -> Self {
         Self { part_len: Some(len.max(1)), ..self }
     }

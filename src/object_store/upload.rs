@@ -40,6 +40,7 @@ pub(super) struct Upload {
     inner: Arc<Inner>,
     /// `None` once the last frame was sealed, or nothing may follow for another reason.
     encryptor: Option<Encryptor>,
+    chunk_size: usize,
     /// How long the parts for the inner store are, in bytes; `None` until it is chosen or the first part is there.
     part_len: Option<usize>,
     /// Plaintext that is not yet enough for a part.
@@ -253,6 +254,7 @@ impl Upload {
         Self {
             path,
             inner: Arc::new(inner),
+            chunk_size: encryptor.chunk_size(),
             encryptor: Some(encryptor),
             part_len,
             waiting: VecDeque::new(),
@@ -322,7 +324,7 @@ impl MultipartUpload for Upload {
             return ready(Err(Fault::from(Error::Finished).about(&self.path))).boxed();
         }
         let len = data.content_length();
-        let part_len = *self.part_len.get_or_insert(len.max(LEAST_PART_LEN));
+        let part_len = *self.part_len.get_or_insert_with(|| part_len_for(len, self.chunk_size));
         self.waiting.extend(data.into_iter().filter(|piece| !piece.is_empty()));
         self.waiting_len += len;
         let first = self.parts;
@@ -402,6 +404,15 @@ impl Drop for Upload {
             ending.abort_unseen();
         }
     }
+}
+
+/// How long the parts are if those that the caller puts are this long: with what sealing adds to one, so that they are
+/// no more for the inner store. Who puts just the 10 000 that S3 takes must not need one more.
+fn part_len_for(put_len: usize, chunk_size: usize) -> usize {
+    let overhead = FRAME_OVERHEAD.saturating_mul(put_len.div_ceil(chunk_size));
+    // One byte more makes up for the 117 of the two ends of the stream, from 117 parts on. With all of them at once not
+    // even the first part would go before the next one is put.
+    put_len.saturating_add(overhead).saturating_add(1).max(LEAST_PART_LEN)
 }
 
 impl fmt::Debug for Upload {

@@ -186,7 +186,8 @@ async fn a_part_is_sent_as_soon_as_there_is_enough_for_it() {
 
 #[tokio::test]
 async fn parts_have_the_length_of_the_first_that_is_put_but_what_s3_asks_for() {
-    for (first, expected) in [(1000, 5 * 1024 * 1024), (6_000_000, 6_000_000)] {
+    // With what sealing adds to it: 92 frames, and a byte for the ends of the stream.
+    for (first, expected) in [(1000, 5 * 1024 * 1024), (6_000_000, 6_000_000 + 92 * 20 + 1)] {
         let (store, watched) = watched(&Key::generate(), &StoreOptions::new());
         let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
         upload.put_part(vec![1; first].into()).await.unwrap();
@@ -476,6 +477,21 @@ async fn what_is_left_over_does_not_keep_all_of_a_part_in_memory() {
     let (first, second) = (parts[0].iter().last().unwrap(), parts[1].iter().next().unwrap());
     assert!(second.len() < 120);
     assert_ne!(first.as_ptr_range().end, second.as_ptr());
+}
+
+#[tokio::test]
+async fn as_many_parts_as_the_caller_puts_are_no_more_for_the_inner_store() {
+    // S3 takes 10 000; from 117 on there is place for the two ends of the stream.
+    let (store, kept) = Kept::watched(&Key::generate(), &StoreOptions::new());
+    let mut upload = store.put_multipart(&Path::from("a")).await.unwrap();
+    let (mut parts, part) = (0, bytes::Bytes::from(vec![1; 5 * 1024 * 1024]));
+    for _ in 0..117 {
+        upload.put_part(part.clone().into()).await.unwrap();
+        parts += std::mem::take(&mut kept.state().parts).len();
+    }
+    upload.complete().await.unwrap();
+    parts += kept.state().parts.len();
+    assert_eq!(parts, 117);
 }
 
 #[tokio::test]
