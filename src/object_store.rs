@@ -273,6 +273,19 @@ impl<S: ObjectStore> EncryptedStore<S> {
         Ok(ends.into_iter().map(Bytes::from).collect())
     }
 
+    async fn begin_upload(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+        part_len: Option<usize>,
+    ) -> object_store::Result<Upload> {
+        let started = self.start(path).map_err(|fault| fault.about(path))?;
+        let upload = self.inner.put_multipart_opts(path, options).await?;
+        let (opened, to) = (self.opened.clone(), path.clone());
+        let completed = move || opened.remove(&to);
+        Ok(Upload::new(path.clone(), upload, started, part_len, completed))
+    }
+
     /// A whole object, by one request.
     async fn get_whole(&self, path: &Path, asked: GetOptions) -> object_store::Result<(Whole, ObjectMeta, Along)> {
         let opener = self.opener(path)?;
@@ -426,7 +439,9 @@ impl<S: ObjectStore> EncryptedStore<S> {
         }
         let options =
             PutMultipartOptions { attributes: along.attributes, extensions, ..PutMultipartOptions::default() };
-        let mut upload = self.put_multipart_opts(to, options).await?;
+        // It comes chunk by chunk, which says nothing of how long parts have to be.
+        let part_len = self.options.part_len.unwrap_or_else(|| options::part_len_for(meta.size));
+        let mut upload = self.begin_upload(to, options, Some(part_len)).await?;
         while let Some(piece) = pieces.next().await {
             let put = match piece {
                 Ok(piece) => upload.put_part(piece.into()).await,
@@ -470,11 +485,7 @@ impl<S: ObjectStore> ObjectStore for EncryptedStore<S> {
         path: &Path,
         options: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        let started = self.start(path).map_err(|fault| fault.about(path))?;
-        let upload = self.inner.put_multipart_opts(path, options).await?;
-        let (opened, to) = (self.opened.clone(), path.clone());
-        let completed = move || opened.remove(&to);
-        Ok(Box::new(Upload::new(path.clone(), upload, started, self.options.part_len, completed)))
+        Ok(Box::new(self.begin_upload(path, options, self.options.part_len).await?))
     }
 
     async fn get_opts(&self, path: &Path, mut options: GetOptions) -> object_store::Result<GetResult> {

@@ -13,6 +13,12 @@ const CACHE: usize = 256;
 /// The least that S3 takes for a part that is not the last, in bytes.
 pub(super) const LEAST_PART_LEN: usize = 5 * 1024 * 1024;
 
+/// The length of the parts in which an object of `len` bytes is uploaded: at most 9000, of the 10 000 that S3 takes, so that there is
+/// room for what chunks take.
+pub(super) fn part_len_for(len: u64) -> usize {
+    usize::try_from(len.div_ceil(9000)).unwrap_or(usize::MAX).max(LEAST_PART_LEN)
+}
+
 /// How an [`EncryptedStore`](super::EncryptedStore) seals and opens objects.
 ///
 /// Chunk size and context are what writers and readers of the same objects have to agree upon.
@@ -131,5 +137,22 @@ impl StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::geometry::Uniform;
+
+    #[test]
+    fn what_is_uploaded_by_itself_has_no_more_parts_than_s3_takes() {
+        let tib = 1 << 40;
+        for len in [6_000_000, 1 << 30, 50 << 30, 5 * tib] {
+            let sealed = Uniform::new(len, 1000).unwrap().stream_len();
+            assert!(sealed.div_ceil(part_len_for(len) as u64) <= 10_000, "{len}");
+        }
+        assert_eq!(part_len_for(6_000_000), LEAST_PART_LEN);
     }
 }

@@ -57,12 +57,13 @@ impl Sealing {
             left -= permit.len();
             batches.push_back(permit);
         }
-        let frames = Vec::with_capacity(len + FRAME_OVERHEAD * len.div_ceil(chunk_size));
-        Ok(Self { batches, plaintext, frames, chunk_size, len })
+        Ok(Self { batches, plaintext, frames: Vec::new(), chunk_size, len })
     }
 
     /// Seals all of it.
-    pub(super) async fn run(self) -> io::Result<Vec<u8>> {
+    pub(super) async fn run(mut self) -> io::Result<Vec<u8>> {
+        // Only now: many may wait for their turn.
+        self.frames.reserve_exact(self.len + FRAME_OVERHEAD * self.len.div_ceil(self.chunk_size));
         // Batch by batch: others want a place too.
         let len = self.len.min(OFFLOAD_LEN);
         let done = work_on(self, len, |sealing| !sealing.batches.is_empty(), Self::step).await?;
