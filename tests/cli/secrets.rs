@@ -42,6 +42,7 @@ fn no_output_of_any_command_holds_a_key() {
             "import --from-go -k KEY --to-key other sealed",
             "import --from-go -k other --to-key KEY plain",
             "keys --keys KEY list",
+            "keys --keys KEY export a",
             "snapshot encrypt --keys keys --id a --passphrase-file nowhere plain -o snap",
             "snapshot restore --keys KEY --id a sealed -o snap",
             "keygen -o KEY",
@@ -100,6 +101,7 @@ fn no_output_of_any_command_holds_a_passphrase() {
             "snapshot verify --keys keys --id a snap --passphrase-file",
             "snapshot verify --keys keys --id none snap --passphrase-file",
             "snapshot verify --keys keys --id a plain --passphrase-file",
+            "keys --keys keys export a --passphrase-file",
         ] {
             run(&format!("{line} {words}"), None);
         }

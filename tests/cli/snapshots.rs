@@ -135,7 +135,11 @@ fn keys_are_listed_and_removed() {
 fn an_unknown_id_is_told_from_other_failures_and_names_no_other_one() {
     let folder = with_plain(10);
     agcm(&folder, "snapshot encrypt -q --keys keys --id secret-project plain -o sealed").succeeds();
-    for line in ["snapshot restore --keys keys --id unknown sealed -o again", "keys --keys keys remove unknown"] {
+    for line in [
+        "snapshot restore --keys keys --id unknown sealed -o again",
+        "keys --keys keys export unknown -o again",
+        "keys --keys keys remove unknown",
+    ] {
         let line = agcm(&folder, line).fails(5);
         assert!(line.contains("unknown") && !line.contains("secret"), "{line}");
     }
@@ -151,7 +155,9 @@ fn an_id_must_not_lead_out_of_its_folder() {
         for line in ["snapshot encrypt -q --keys keys plain -o new", "snapshot restore --keys keys sealed -o new"] {
             agcm(&folder, line).arg(format!("--id={id}")).fails(2);
         }
-        agcm(&folder, "keys --keys keys remove --").arg(id).fails(2);
+        for line in ["remove", "export -o new"] {
+            agcm(&folder, &format!("keys --keys keys {line} --")).arg(id).fails(2);
+        }
     }
     folder.assert_holds(&["key", "keys", "other", "plain", "sealed"]);
     assert_eq!(ids(&folder), "good\n");
@@ -222,10 +228,10 @@ fn a_failed_restoration_says_what_it_was_about_and_leaves_nothing_behind() {
 #[test]
 fn a_key_store_that_is_not_there_is_an_error() {
     let folder = folder();
-    for line in ["keys --keys nowhere list", "keys --keys nowhere remove id"] {
+    for line in ["keys --keys nowhere list", "keys --keys nowhere export id", "keys --keys nowhere remove id"] {
         assert!(agcm(&folder, line).fails(1).contains("nowhere"));
     }
-    for line in ["keys list", "keys remove id"] {
+    for line in ["keys list", "keys export id", "keys remove id"] {
         assert!(agcm(&folder, line).fails(2).contains("--keys"));
     }
     assert!(agcm(&folder, "keys --keys key list").fails(1).contains("\"key\""));
@@ -317,4 +323,64 @@ fn a_snapshot_takes_the_place_of_no_key() {
     assert!(!folder.path("new").exists());
     agcm(&folder, "snapshot verify -q --keys keys --id a sealed").succeeds();
     assert_eq!(agcm(&folder, "keys --keys keys list").succeeds(), b"a\n");
+}
+
+#[test]
+fn a_key_under_a_passphrase_is_exported_to_save_what_is_left_of_its_snapshot() {
+    let folder = with_plain(200_000);
+    folder.write("passphrase", "correct horse\n");
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a --passphrase-file passphrase plain -o sealed").succeeds();
+    let (wrapped, mut stream) = (read(&folder, "keys/a.key"), read(&folder, "sealed"));
+    stream[100_000] ^= 1;
+    folder.write("sealed", stream);
+
+    let export = "keys --keys keys export a -o exported";
+    assert!(agcm(&folder, export).fails(1).contains("--passphrase-file"));
+    let line = agcm(&folder, export).env("AGCM_PASSPHRASE", "wrong horse").fails(3);
+    assert!(!line.contains("wrong horse"), "{line}");
+    folder.assert_holds(&["key", "keys", "other", "passphrase", "plain", "sealed"]);
+    assert_eq!(agcm(&folder, &format!("{export} --passphrase-file passphrase")).succeeds(), b"");
+    folder.assert_holds(&["exported", "key", "keys", "other", "passphrase", "plain", "sealed"]);
+    assert_same(&read(&folder, "keys/a.key"), &wrapped);
+
+    let saved = agcm(&folder, "cat -k exported -c a --range 131072.. sealed").succeeds();
+    assert_same(&saved, &plaintext(200_000)[131_072..]);
+    // As a new key, it is printed where no file is named.
+    for output in ["", "-o -"] {
+        let line = format!("keys export a --keys keys {output}");
+        let printed = agcm(&folder, line.trim()).env("AGCM_PASSPHRASE", "correct horse").succeeds();
+        assert_eq!(printed, read(&folder, "exported"));
+    }
+}
+
+#[test]
+fn an_exported_key_takes_the_place_of_no_file_and_is_no_second_key_of_its_store() {
+    let folder = with_plain(10);
+    folder.write("passphrase", "correct horse");
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a plain -o sealed").succeeds();
+    let export = |options: &str| agcm(&folder, &format!("keys --keys keys export a {options}"));
+    assert!(export("-o plain").fails(1).contains("plain"));
+    assert!(export("-o nowhere/key").fails(1).contains("nowhere"));
+    export("-f -o plain").is_misused();
+    for options in
+        ["-o keys/b.key", "-o keys/a.key", "-o keys", "--passphrase-file passphrase -o passphrase", "-o /dev/null"]
+    {
+        if cfg!(unix) || !options.contains("/dev/") {
+            export(options).fails(2);
+        }
+    }
+    assert_eq!((read(&folder, "plain"), ids(&folder)), (plaintext(10), "a\n".to_owned()));
+    folder.assert_holds(&["key", "keys", "other", "passphrase", "plain", "sealed"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_exported_key_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = with_plain(10);
+    agcm(&folder, "snapshot encrypt -q --keys keys --id a plain -o sealed").succeeds();
+    let export = "umask 0; exec \"$0\" keys --keys keys export a -o exported";
+    let script = ["-c", export, env!("CARGO_BIN_EXE_agcm")];
+    assert!(std::process::Command::new("sh").args(script).current_dir(folder.root()).status().unwrap().success());
+    assert_eq!(fs::metadata(folder.path("exported")).unwrap().permissions().mode() & 0o7777, 0o600);
 }

@@ -79,7 +79,7 @@ fn the_manual_has_every_command_and_option() {
     for command in COMMANDS {
         assert!(page.contains(&format!(".TH agcm-{command} 1")), "{command}");
     }
-    for command in ["snapshot-encrypt", "snapshot-restore", "keys-list", "keys-remove"] {
+    for command in ["snapshot-encrypt", "snapshot-restore", "keys-list", "keys-export", "keys-remove"] {
         assert!(page.contains(&format!(".TH agcm-{command} 1")), "{command}");
     }
     for option in

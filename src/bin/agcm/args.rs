@@ -152,7 +152,7 @@ pub(crate) enum Command {
     /// Encrypt a file under a key of its own, kept in a key store, or restore it
     #[command(subcommand)]
     Snapshot(Snapshot),
-    /// List or remove the keys of a key store
+    /// List, export or remove the keys of a key store
     Keys {
         /// The folder of the key store
         #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -209,6 +209,17 @@ pub(crate) enum Snapshot {
 pub(crate) enum KeysCommand {
     /// Print all ids, one a line
     List,
+    /// Write a key into a file of its own, for -k: unwrapped, if it is under a passphrase
+    Export {
+        /// The id of the key
+        id: String,
+        /// It is wrapped under the passphrase in this file, of one line
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        passphrase_file: Option<PathBuf>,
+        /// The new key file, readable by its owner only; never replaces a file
+        #[arg(short, long, value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
     /// Remove a key. What it has encrypted can never be decrypted again
     Remove {
         /// The id of the key

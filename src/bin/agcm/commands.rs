@@ -9,7 +9,6 @@ use agcm::{
 use clap::CommandFactory;
 use tokio::io::{AsyncRead, BufReader, copy_buf, sink};
 use tokio_util::io::StreamReader;
-use zeroize::Zeroizing;
 
 use crate::{
     args::{Arguments, ByteRange, Command, Size},
@@ -26,7 +25,7 @@ type Result<T = ()> = std::result::Result<T, Failure>;
 
 pub(crate) async fn run(run: &Run, command: Command) -> Result {
     match command {
-        Command::Keygen { output } => keygen(run, output).await,
+        Command::Keygen { output } => keys::write(run, &Key::generate(), Output::new(output)).await,
         Command::Encrypt { key, context, chunk_size, force, jobs, files } => {
             let options = jobs.seal(encrypt_options(chunk_size.chunk_size, context.context)?);
             let (input, output) = (Input::new(files.input.input), Output::new(files.output));
@@ -79,20 +78,6 @@ pub(crate) async fn run(run: &Run, command: Command) -> Result {
             let mut page = Vec::new();
             manual(&mut page)?;
             run.print(page).await
-        }
-    }
-}
-
-async fn keygen(run: &Run, output: Option<PathBuf>) -> Result {
-    let key = Key::generate();
-    match Output::new(output) {
-        Output::File(path) => Ok(key.write_file(path).await?),
-        Output::Special(path) => {
-            Err(Failure::usage(format!("{path:?} is a device or a pipe: write to standard output for that")))
-        }
-        Output::Stdout => {
-            let hex = key.expose_hex();
-            run.print(Zeroizing::new(format!("{}\n", *hex)).as_bytes()).await
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the keys of a command come from.
+//! Where the keys of a command come from, and where those go that it makes or exports.
 
 use std::{
     env,
@@ -14,7 +14,11 @@ use agcm::{
 };
 use zeroize::Zeroizing;
 
-use crate::{failure::Failure, guards::needs_name};
+use crate::{
+    failure::Failure,
+    guards::needs_name,
+    streams::{Output, Run},
+};
 
 /// More than any passphrase, in bytes.
 const MAX_PASSPHRASE_FILE_LEN: usize = 4096;
@@ -112,6 +116,20 @@ fn read_line(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not one line of less than 4 KiB"));
     }
     Ok(Zeroizing::new(line.to_vec()))
+}
+
+/// Writes a key file, or prints what one holds.
+pub(crate) async fn write(run: &Run, key: &Key, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::File(path) => Ok(key.write_file(path).await?),
+        Output::Special(path) => {
+            Err(Failure::usage(format!("{path:?} is a device or a pipe: write to standard output for that")))
+        }
+        Output::Stdout => {
+            let hex = key.expose_hex();
+            run.print(Zeroizing::new(format!("{}\n", *hex)).as_bytes()).await
+        }
+    }
 }
 
 /// What is set and empty is taken as not set: that is how some callers unset it.

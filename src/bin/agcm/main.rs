@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! A command must never panic, never show a key (but for the one that makes it) or leave it in a core file, and never end with status 0 unless all of
-//! it was done. Everything that touches a stream or a key is the library's; here are only words, files and terminals.
+//! A command must never panic, never show a key (but for those that make or export one) or leave it in a core file, and never end with status 0
+//! unless all of it was done. Everything that touches a stream or a key is the library's; here are only words, files and terminals.
 
 #![forbid(unsafe_code)]
 

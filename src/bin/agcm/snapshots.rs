@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     guards::{keep_keys_from, needs_name},
     keys,
-    streams::{Input, Run},
+    streams::{Input, Output, Run},
 };
 
 pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
@@ -58,13 +58,22 @@ pub(crate) async fn run(run: &Run, command: Snapshot) -> Result<(), Failure> {
 
 pub(crate) async fn keys(run: &Run, folder: Option<PathBuf>, command: KeysCommand) -> Result<(), Failure> {
     let folder = folder.ok_or_else(|| Failure::usage("which key store? give its folder with --keys DIR"))?;
-    let keys = DirKeyStore::new(folder);
     match command {
         KeysCommand::List => {
-            let ids = keys.list().await?;
+            let ids = DirKeyStore::new(folder).list().await?;
             run.print(ids.iter().map(|id| format!("{id}\n")).collect::<String>()).await
         }
-        KeysCommand::Remove { id } => Ok(keys.remove(&id).await?),
+        KeysCommand::Export { id, passphrase_file, output } => {
+            let output = Output::new(output);
+            if let Output::File(path) = &output {
+                // In the store it would be one more of its keys, and in the clear.
+                keep_keys_from(path, [&folder].into_iter().chain(&passphrase_file))?;
+            }
+            let store = run.unless_cancelled(keys::store(&folder, passphrase_file.as_deref())).await?;
+            let key = run.unless_cancelled(async { Ok(store.retrieve(&id).await?) }).await?;
+            keys::write(run, &key, output).await
+        }
+        KeysCommand::Remove { id } => Ok(DirKeyStore::new(folder).remove(&id).await?),
     }
 }
 
