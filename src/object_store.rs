@@ -440,7 +440,7 @@ impl<S: ObjectStore> EncryptedStore<S> {
         let options =
             PutMultipartOptions { attributes: along.attributes, extensions, ..PutMultipartOptions::default() };
         // It comes chunk by chunk, which says nothing of how long parts have to be.
-        let part_len = self.options.part_len.unwrap_or_else(|| options::part_len_for(meta.size));
+        let part_len = self.options.part_len.unwrap_or_else(|| options::object_part_len(meta.size));
         let mut upload = self.begin_upload(to, options, Some(part_len)).await?;
         while let Some(piece) = pieces.next().await {
             let put = match piece {

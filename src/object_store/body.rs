@@ -23,7 +23,7 @@ use crate::{
     by_offset::ByOffset,
     decrypt::{Decryptor, Step},
     error::Error,
-    format::{ChunkSize, FRAME_OVERHEAD, PRELUDE_LEN, TAG_LEN, Tally, WORD_LEN},
+    format::{ChunkSize, FINAL_FRAME_LEN, FRAME_OVERHEAD, PRELUDE_LEN, TAG_LEN, Tally, WORD_LEN},
     geometry::Uniform,
     key::KeyRing,
     observe,
@@ -230,7 +230,7 @@ impl Whole {
             let left = self.len().saturating_sub(self.place.total());
             let chunk_size = self.layout.chunk_size();
             let expected = usize::try_from(left).unwrap_or(usize::MAX).min(chunk_size);
-            let (mut decryptor, frame, step) = self.open_frame().await?;
+            let (mut decryptor, frame, step) = self.open_frame(expected).await?;
             match step {
                 Step::Data { .. } if self.odd.is_some_and(|len| len < chunk_size) => return Err(irregular(chunk_size)),
                 Step::Data { plaintext, .. } => {
@@ -259,12 +259,13 @@ impl Whole {
         Ok(None)
     }
 
-    /// Reads the next frame, as long as its word says that it is, and opens it.
-    async fn open_frame(&mut self) -> Result<(Decryptor, Frame, Step), Fault> {
+    /// Reads the next frame, as long as its word says that it is, and opens it. It probably holds `expected` bytes, and what is
+    /// given out of it keeps no more memory than that.
+    async fn open_frame(&mut self, expected: usize) -> Result<(Decryptor, Frame, Step), Fault> {
         let Some(mut decryptor) = self.decryptor.take() else {
             return Err(Fault::Words("it was given up while a chunk was opened".into()));
         };
-        let mut frame = Frame(BytesMut::with_capacity(FRAME_OVERHEAD + self.layout.chunk_size()));
+        let mut frame = Frame(BytesMut::with_capacity(FINAL_FRAME_LEN.max(FRAME_OVERHEAD + expected)));
         let mut required = WORD_LEN;
         // First for the word, and then for all of it.
         for _ in 0..2 {

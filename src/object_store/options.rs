@@ -15,7 +15,7 @@ pub(super) const LEAST_PART_LEN: usize = 5 * 1024 * 1024;
 
 /// The length of the parts in which an object of `len` bytes is uploaded: at most 9000, of the 10 000 that S3 takes, so that there is
 /// room for what chunks take.
-pub(super) fn part_len_for(len: u64) -> usize {
+pub(super) fn object_part_len(len: u64) -> usize {
     usize::try_from(len.div_ceil(9000)).unwrap_or(usize::MAX).max(LEAST_PART_LEN)
 }
 
@@ -151,8 +151,8 @@ mod tests {
         let tib = 1 << 40;
         for len in [6_000_000, 1 << 30, 50 << 30, 5 * tib] {
             let sealed = Uniform::new(len, 1000).unwrap().stream_len();
-            assert!(sealed.div_ceil(part_len_for(len) as u64) <= 10_000, "{len}");
+            assert!(sealed.div_ceil(object_part_len(len) as u64) <= 10_000, "{len}");
         }
-        assert_eq!(part_len_for(6_000_000), LEAST_PART_LEN);
+        assert_eq!(object_part_len(6_000_000), LEAST_PART_LEN);
     }
 }

@@ -267,9 +267,7 @@ impl Upload {
             completed: Box::new(completed),
         }
     }
-}
 
-impl Upload {
     /// Takes the places of the next part in the stream, if there is enough for it.
     fn next_part(&mut self, part_len: usize) -> Result<bool, Error> {
         let Some(encryptor) = &mut self.encryptor else { return Ok(false) };

@@ -8,6 +8,8 @@ use agcm_stores::{ETags, Watched, content};
 use futures::StreamExt;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 
+use crate::{in_chunks, watched};
+
 const CHUNK: usize = 1000;
 
 /// A store with an object of 10 500 bytes in chunks of 1000, which are 10 837 sealed.
@@ -73,4 +75,15 @@ async fn all_of_an_object_is_one_request_and_so_is_what_is_known_of_it() {
     let metas: Vec<_> = store.list(None).collect().await;
     assert_eq!(metas[0].as_ref().unwrap().size, 10_500);
     assert_eq!(watched.log(), ["list"]);
+}
+
+#[tokio::test]
+async fn a_short_object_keeps_no_room_for_a_long_chunk() {
+    let (store, _) = watched(&Key::generate(), &in_chunks(10 * 1024 * 1024));
+    let path = Path::from("a");
+    store.put(&path, content(100).into()).await.unwrap();
+    let bytes = store.get(&path).await.unwrap().bytes().await.unwrap();
+    assert_eq!(bytes, content(100));
+    let room = bytes.try_into_mut().unwrap().capacity();
+    assert!(room < 1000, "{room} bytes for 100");
 }
